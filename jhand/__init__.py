@@ -1,0 +1,1 @@
+"""jhand: functional models of human hands in JAX."""

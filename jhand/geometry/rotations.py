@@ -1,0 +1,179 @@
+"""Rotations: axis-angle at the boundary, 3x3 matrices inside, 6D for networks, quaternions (w, x, y, z) for file formats.
+
+Every function takes any leading axes and can be vmapped. Gradients of `so3_exp` are exact everywhere, the identity included.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float
+
+# Below this squared angle (rad^2) the closed forms lose float32 digits and their Taylor series are exact to rounding.
+_SMALL_ANGLE_SQUARED = 1e-3
+
+
+def skew(v: ArrayLike) -> Float[Array, "*b 3 3"]:
+    """Cross-product matrix: `skew(v) @ x == cross(v, x)`.
+
+    Args:
+        v: vectors (..., 3).
+
+    Returns:
+        Matrices (..., 3, 3).
+    """
+    x, y, z = jnp.moveaxis(jnp.asarray(v), -1, 0)
+    o = jnp.zeros_like(x)
+    return jnp.stack([jnp.stack([o, -z, y], -1), jnp.stack([z, o, -x], -1), jnp.stack([-y, x, o], -1)], -2)
+
+
+def _sinc_terms(w: Array) -> tuple[Array, Array, Array, Array]:
+    """cos t, sin t / t, (1 - cos t) / t^2 and (t - sin t) / t^3 of t = |w|, smooth in w through zero, each (..., 1, 1)."""
+    t2 = jnp.sum(w * w, -1)[..., None, None]
+    small = t2 < _SMALL_ANGLE_SQUARED
+    t2s = jnp.where(small, 1.0, t2)  # the branch not taken must stay finite for its gradient
+    t = jnp.sqrt(t2s)
+    s, c = jnp.sin(t), jnp.cos(t)
+    cos = jnp.where(small, 1 - t2 / 2 + t2 * t2 / 24, c)
+    sinc = jnp.where(small, 1 - t2 / 6 + t2 * t2 / 120, s / t)
+    cosc = jnp.where(small, 0.5 - t2 / 24 + t2 * t2 / 720, (1 - c) / t2s)
+    cubic = jnp.where(small, 1 / 6 - t2 / 120 + t2 * t2 / 5040, (t - s) / (t2s * t))
+    return cos, sinc, cosc, cubic
+
+
+def so3_exp(axis_angle: ArrayLike) -> Float[Array, "*b 3 3"]:
+    """Rotation matrices from axis-angle vectors (Rodrigues 1840): R = cos t I + sin t / t [w] + (1 - cos t) / t^2 w w^T.
+
+    Args:
+        axis_angle: (..., 3) radians, any length.
+
+    Returns:
+        Rotation matrices (..., 3, 3); gradients are exact everywhere, the identity included.
+    """
+    w = jnp.asarray(axis_angle)
+    cos, sinc, cosc, _ = _sinc_terms(w)
+    return cos * jnp.eye(3, dtype=w.dtype) + sinc * skew(w) + cosc * (w[..., :, None] * w[..., None, :])
+
+
+def so3_left_jacobian(axis_angle: ArrayLike) -> Float[Array, "*b 3 3"]:
+    """Left Jacobian of `so3_exp`: exp(w + d) = exp(J d) exp(w) to first order in d (Sola et al. 2018, eq. 145).
+
+    Args:
+        axis_angle: (..., 3) radians.
+
+    Returns:
+        J (..., 3, 3).
+    """
+    w = jnp.asarray(axis_angle)
+    _, sinc, cosc, cubic = _sinc_terms(w)
+    return sinc * jnp.eye(3, dtype=w.dtype) + cosc * skew(w) + cubic * (w[..., :, None] * w[..., None, :])
+
+
+def so3_log(rotation: ArrayLike) -> Float[Array, "*b 3"]:
+    """Axis-angle vectors of rotation matrices, of length at most pi.
+
+    At an angle of exactly pi the axis has two signs; one is returned and the gradient is that of its side, finite.
+    It is a boundary function: keep it out of losses (compare matrices instead).
+
+    Args:
+        rotation: rotation matrices (..., 3, 3).
+
+    Returns:
+        (..., 3) radians.
+    """
+    q = rotation_to_quaternion(rotation)
+    w, v = q[..., :1], q[..., 1:]
+    n2 = jnp.sum(v * v, -1, keepdims=True)
+    small = n2 < 1e-8
+    n = jnp.sqrt(jnp.where(small, 1.0, n2))
+    # w >= 0 from rotation_to_quaternion, so 2 atan2(n, w) is in [0, pi]
+    scale = jnp.where(small, 2 + n2 / 3, 2 * jnp.arctan2(n, w) / n)
+    return scale * v
+
+
+def rotation_to_quaternion(rotation: ArrayLike) -> Float[Array, "*b 4"]:
+    """Unit quaternions (w, x, y, z), w >= 0, of rotation matrices (Shepperd 1978: the largest component is divided by).
+
+    Args:
+        rotation: rotation matrices (..., 3, 3).
+
+    Returns:
+        (..., 4).
+    """
+    m = jnp.asarray(rotation)
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    # four times the products q_i q_j, one row per pivot i
+    ww4 = jnp.stack([1 + xx + yy + zz, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
+    xx4 = jnp.stack([ww4[..., 1], 1 + xx - yy - zz, m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]], -1)
+    yy4 = jnp.stack([ww4[..., 2], xx4[..., 2], 1 - xx + yy - zz, m[..., 1, 2] + m[..., 2, 1]], -1)
+    zz4 = jnp.stack([ww4[..., 3], xx4[..., 3], yy4[..., 3], 1 - xx - yy + zz], -1)
+    rows = jnp.stack([ww4, xx4, yy4, zz4], -2)
+    pivot = jnp.argmax(jnp.stack([ww4[..., 0], xx4[..., 1], yy4[..., 2], zz4[..., 3]], -1), -1)
+    row = jnp.take_along_axis(rows, pivot[..., None, None], -2)[..., 0, :]
+    q = row / jnp.linalg.norm(row, axis=-1, keepdims=True)
+    return jnp.where(q[..., :1] < 0, -q, q)
+
+
+def rotation_from_quaternion(quaternion: ArrayLike) -> Float[Array, "*b 3 3"]:
+    """Rotation matrices of quaternions (w, x, y, z), normalised first.
+
+    Args:
+        quaternion: (..., 4), not zero.
+
+    Returns:
+        (..., 3, 3).
+    """
+    q = jnp.asarray(quaternion)
+    q = q / jnp.linalg.norm(q, axis=-1, keepdims=True)
+    w, v = q[..., 0, None, None], q[..., 1:]
+    return (2 * w * w - 1) * jnp.eye(3, dtype=q.dtype) + 2 * w * skew(v) + 2 * v[..., :, None] * v[..., None, :]
+
+
+def rotation_from_6d(sixd: ArrayLike) -> Float[Array, "*b 3 3"]:
+    """Rotation matrices from their first two columns, orthonormalised (Zhou et al., CVPR 2019, eq. 16).
+
+    Args:
+        sixd: (..., 6), the first column then the second; not zero and not parallel.
+
+    Returns:
+        (..., 3, 3).
+    """
+    a = jnp.asarray(sixd)
+    x = a[..., :3] / jnp.linalg.norm(a[..., :3], axis=-1, keepdims=True)
+    y = a[..., 3:] - jnp.sum(x * a[..., 3:], -1, keepdims=True) * x
+    y = y / jnp.linalg.norm(y, axis=-1, keepdims=True)
+    return jnp.stack([x, y, jnp.cross(x, y)], -1)
+
+
+def rotation_to_6d(rotation: ArrayLike) -> Float[Array, "*b 6"]:
+    """First two columns of rotation matrices, the first then the second.
+
+    Args:
+        rotation: (..., 3, 3).
+
+    Returns:
+        (..., 6).
+    """
+    r = jnp.asarray(rotation)
+    return jnp.concatenate([r[..., :, 0], r[..., :, 1]], -1)
+
+
+def transform(T_to_from: ArrayLike, points: ArrayLike) -> Float[Array, "*b n 3"]:
+    """Points in another frame: x_to = R x_from + t.
+
+    Args:
+        T_to_from: rigid transforms (..., 4, 4).
+        points: (..., N, 3) in the frame `from`.
+
+    Returns:
+        (..., N, 3) in the frame `to`.
+    """
+    T, x = jnp.asarray(T_to_from), jnp.asarray(points)
+    return jnp.einsum("...ij,...nj->...ni", T[..., :3, :3], x, precision=lax.Precision.HIGHEST) + T[..., None, :3, 3]
+
+
+def rigid(rotation: ArrayLike, translation: ArrayLike) -> Float[Array, "*b 4 4"]:
+    """Rigid transforms (..., 4, 4) from rotations (..., 3, 3) and translations (..., 3) in metres."""
+    R, t = jnp.asarray(rotation), jnp.asarray(translation)
+    batch = jnp.broadcast_shapes(R.shape[:-2], t.shape[:-1])
+    R, t = jnp.broadcast_to(R, (*batch, 3, 3)), jnp.broadcast_to(t, (*batch, 3))
+    last = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], R.dtype), (*batch, 1, 4))
+    return jnp.concatenate([jnp.concatenate([R, t[..., None]], -1), last], -2)

@@ -1,0 +1,200 @@
+"""Forward kinematics: from shape and pose to joints, keypoints and the skinned mesh.
+
+`forward` is `shape_hand`, `pose_hand` and `skin` in one; the stages are public so that what does not change is done once.
+The five fingers move in parallel, three levels deep, and keypoints never pay for the mesh.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float
+
+from jhand.geometry.rotations import so3_exp
+from jhand.hand.model import HandModel, HandParams, check_params, rest_joints
+
+HIGHEST = lax.Precision.HIGHEST
+"""TPUs and Ampere GPUs multiply float32 with less by default: 0.2 mm a joint."""
+
+_KEYPOINTS_FROM_JOINTS_AND_TIPS = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
+"""openpose21 from the 16 joints followed by the tips of thumb, index, middle, ring and little finger."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ShapedHand:
+    """The flat hand of one shape."""
+
+    vertices: Float[Array, "*b vertices 3"]
+    joints: Float[Array, "*b 16 3"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PosedHand:
+    """Where each bone went. `rotations @ x + translations` carries a rest point `x` along with its bone."""
+
+    rotations: Float[Array, "*b 16 3 3"]
+    translations: Float[Array, "*b 16 3"]
+    joints: Float[Array, "*b 16 3"]
+    pose_features: Float[Array, "*b 135"]
+    """R_1 - I .. R_15 - I, row-major: what the pose correctives answer to."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HandMesh:
+    """A posed hand, metres."""
+
+    vertices: Float[Array, "*b vertices 3"]
+    joints: Float[Array, "*b 16 3"]
+    """MANO order."""
+    keypoints: Float[Array, "*b 21 3"]
+    """openpose21 order."""
+
+
+def _blend(basis: Array, coefficients: Array) -> Array:
+    """Weighted rows of a planar basis (F, 3, N): points (..., 3, N)."""
+    flat = basis.reshape(basis.shape[0], -1)
+    return jnp.matmul(coefficients, flat, precision=HIGHEST).reshape(*coefficients.shape[:-1], *basis.shape[1:])
+
+
+def _carry(weights: Array, posed: PosedHand, points: Array) -> Array:
+    """Linear blend skinning of planar rest points (..., 3, N) with weights (N, 16): points (..., 3, N).
+
+    The twelve entries of the blended transforms are planes over the points, so that applying them vectorises over N.
+    """
+    T = jnp.concatenate([posed.rotations, posed.translations[..., None]], -1)  # (..., 16, 3, 4)
+    planes = jnp.matmul(jnp.moveaxis(T.reshape(*T.shape[:-2], 12), -1, -2), weights.T, precision=HIGHEST)
+    planes = planes.reshape(*planes.shape[:-2], 3, 4, planes.shape[-1])
+    x, y, z = points[..., None, 0, :], points[..., None, 1, :], points[..., None, 2, :]
+    return planes[..., 0, :] * x + planes[..., 1, :] * y + planes[..., 2, :] * z + planes[..., 3, :]
+
+
+def shape_hand(hand: HandModel, betas: ArrayLike) -> ShapedHand:
+    """The flat hand of shape `betas` (..., B): rest vertices (..., V, 3) and joints (..., 16, 3), metres."""
+    b = jnp.asarray(betas)
+    offsets = _blend(hand.basis[1 : 1 + hand.num_betas], b)
+    return ShapedHand(jnp.swapaxes(hand.basis[0] + offsets, -1, -2), rest_joints(hand, b))
+
+
+def pose_hand(joints: ArrayLike, global_orient: ArrayLike, hand_pose: ArrayLike, transl: ArrayLike) -> PosedHand:
+    """Pose the skeleton of a shaped hand.
+
+    Args:
+        joints: rest joints (..., 16, 3), from `shape_hand` or `rest_joints`, metres.
+        global_orient: (..., 3) axis-angle about the wrist joint.
+        hand_pose: (..., 15, 3) axis-angle relative to the flat hand.
+        transl: (..., 3) metres.
+
+    Returns:
+        Bone transforms, posed joints and pose features.
+    """
+    J, w, theta, t = map(jnp.asarray, (joints, global_orient, hand_pose, transl))
+    batch = jnp.broadcast_shapes(J.shape[:-2], w.shape[:-1], theta.shape[:-2], t.shape[:-1])
+    J, w = jnp.broadcast_to(J, (*batch, 16, 3)), jnp.broadcast_to(w, (*batch, 3))
+    theta, t = jnp.broadcast_to(theta, (*batch, 15, 3)), jnp.broadcast_to(t, (*batch, 3))
+
+    R = so3_exp(jnp.concatenate([w[..., None, :], theta], -2))
+    features = (R[..., 1:, :, :] - jnp.eye(3, dtype=R.dtype)).reshape(*batch, 135)
+    return _pose_skeleton(J, R, t, features)
+
+
+def _pose_skeleton(J: Array, R: Array, t: Array, features: Array) -> PosedHand:
+    """Compose local rotations (..., 16, 3, 3) down the fingers, all five at once."""
+    batch = J.shape[:-2]
+    local = R[..., 1:, :, :].reshape(*batch, 5, 3, 3, 3)
+    rest = J[..., 1:, :].reshape(*batch, 5, 3, 3)
+    bones = rest - jnp.concatenate(
+        [jnp.broadcast_to(J[..., None, :1, :], (*batch, 5, 1, 3)), rest[..., :-1, :]], -2
+    )
+    root = J[..., 0, :] + t
+    G, p = R[..., None, 0, :, :], root[..., None, :]
+    rotations, positions = [], []
+    for level in range(3):
+        p = p + jnp.matmul(G, bones[..., level, :, None], precision=HIGHEST)[..., 0]
+        G = jnp.matmul(G, local[..., level, :, :], precision=HIGHEST)
+        rotations.append(G)
+        positions.append(p)
+    G = jnp.concatenate([R[..., :1, :, :], jnp.stack(rotations, -3).reshape(*batch, 15, 3, 3)], -3)
+    p = jnp.concatenate([root[..., None, :], jnp.stack(positions, -2).reshape(*batch, 15, 3)], -2)
+    translations = p - jnp.matmul(G, J[..., None], precision=HIGHEST)[..., 0]
+    return PosedHand(G, translations, p, features)
+
+
+def skin(hand: HandModel, shaped: ShapedHand, posed: PosedHand) -> Float[Array, "*b vertices 3"]:
+    """Vertices of a shaped and posed hand: pose correctives, then linear blend skinning. Metres."""
+    correctives = _blend(hand.basis[1 + hand.num_betas :], posed.pose_features)
+    rest = jnp.swapaxes(shaped.vertices, -1, -2) + correctives
+    return jnp.swapaxes(_carry(hand.weights, posed, rest), -1, -2)
+
+
+def _features(betas: Array, posed: PosedHand) -> Array:
+    """Coefficients of the basis: 1, betas, pose features."""
+    batch = posed.pose_features.shape[:-1]
+    b = jnp.broadcast_to(betas, (*batch, betas.shape[-1]))
+    return jnp.concatenate([jnp.ones((*batch, 1), b.dtype), b, posed.pose_features], -1)
+
+
+def _pose(hand: HandModel, params: HandParams) -> PosedHand:
+    return pose_hand(rest_joints(hand, params.betas), params.global_orient, params.hand_pose, params.transl)
+
+
+def _order_keypoints(joints: Array, tips: Array) -> Array:
+    return jnp.concatenate([joints, tips], -2)[..., _KEYPOINTS_FROM_JOINTS_AND_TIPS, :]
+
+
+@jax.jit
+def forward(hand: HandModel, params: HandParams) -> HandMesh:
+    """Mesh, joints and keypoints of posed hands (Romero et al. 2017, eq. 1-4).
+
+    Args:
+        hand: the model.
+        params: parameters with any leading axes.
+
+    Returns:
+        vertices (..., V, 3), joints (..., 16, 3) in MANO order, keypoints (..., 21, 3) in openpose21 order; metres, in
+        the frame that `global_orient` and `transl` lead to.
+
+    Raises:
+        ValueError: a parameter of another shape than the model expects.
+    """
+    params = check_params(params, hand)
+    posed = _pose(hand, params)
+    rest = _blend(hand.basis, _features(params.betas, posed))
+    vertices = jnp.swapaxes(_carry(hand.weights, posed, rest), -1, -2)
+    tips = vertices[..., hand.tips, :]
+    return HandMesh(vertices, posed.joints, _order_keypoints(posed.joints, tips))
+
+
+@jax.jit
+def keypoints(hand: HandModel, params: HandParams) -> Float[Array, "*b 21 3"]:
+    """The 21 keypoints of `forward` without its mesh: openpose21 order, metres.
+
+    Args:
+        hand: the model.
+        params: parameters with any leading axes.
+
+    Raises:
+        ValueError: a parameter of another shape than the model expects.
+    """
+    params = check_params(params, hand)
+    posed = _pose(hand, params)
+    rest = _blend(hand.basis[..., hand.tips], _features(params.betas, posed))
+    tips = jnp.swapaxes(_carry(hand.weights[hand.tips, :], posed, rest), -1, -2)
+    return _order_keypoints(posed.joints, tips)
+
+
+@jax.jit
+def joints(hand: HandModel, params: HandParams) -> Float[Array, "*b 16 3"]:
+    """The 16 posed joints in MANO order, metres.
+
+    Args:
+        hand: the model.
+        params: parameters with any leading axes.
+
+    Raises:
+        ValueError: a parameter of another shape than the model expects.
+    """
+    return _pose(hand, check_params(params, hand)).joints
