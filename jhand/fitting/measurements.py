@@ -55,11 +55,11 @@ class FitSettings:
     wrong in each frame alike, and many frames would otherwise buy an impossible shape."""
     sigma_limit: ArrayLike = 0.02
     """Radians beyond a joint limit that cost as much as one sigma."""
-    orient_rate: ArrayLike = 4.0
+    orient_rate: ArrayLike = 3.0
     """Radians per second: standard deviation of the wrist's angular speed, in sequences."""
-    pose_rate: ArrayLike = 6.0
+    pose_rate: ArrayLike = 3.0
     """Radians per second: standard deviation of the speed of each joint, in sequences."""
-    transl_rate: ArrayLike = 1.0
+    transl_rate: ArrayLike = 0.5
     """Metres per second: standard deviation of the wrist's speed, in sequences."""
     anneal: ArrayLike = 20.0
     """Weight of the priors in the first iteration; falls by 0.3 each iteration to 1. Twist is barely seen by points, and a strong

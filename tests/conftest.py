@@ -1,0 +1,58 @@
+"""What every test shares. Runs before jax is imported: the environment below decides what jax starts with."""
+
+import os
+from pathlib import Path
+
+# Tests mean the CPU, whatever the machine has; one thread each, so that two workers do not fight over two cores.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false"]).strip()
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import pytest
+
+# No deadline: the first example of a property compiles. The same examples every time: a failure is a change.
+hypothesis.settings.register_profile("jhand", deadline=None, derandomize=True, max_examples=30, database=None)
+hypothesis.settings.load_profile("jhand")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """`shared_data("leap/leap_recordings.npz")` is the path of that recording; the test skips where it is missing."""
+    folder = Path(os.environ.get("JHAND_DATA", ROOT.parent / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f"{name} is not in {folder} (set JHAND_DATA to the folder of recordings)")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def hands():
+    """The built-in hands by side."""
+    import jhand
+
+    return {side: jhand.load_hand(side=side) for side in ("right", "left")}
+
+
+@pytest.fixture(scope="session")
+def right(hands):
+    return hands["right"]
+
+
+@pytest.fixture(scope="session")
+def left(hands):
+    return hands["left"]

@@ -1,0 +1,131 @@
+"""The public surface: the names of the packages below, with the signatures they were released with.
+
+`make api` (this file run as a script) rewrites `tests/api.txt`. Signatures are read from the source: the list
+does not change with the versions of Python or jax.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = Path(__file__).with_name("api.txt")
+PACKAGES = ["jhand", "jhand.geometry", "jhand.hand", "jhand.fitting", "jhand.metrics"]
+
+Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+
+
+def tree_of(module: str) -> ast.Module | None:
+    path = ROOT.joinpath(*module.split("."))
+    for file in (path / "__init__.py", path.with_suffix(".py")):
+        if file.exists():
+            return ast.parse(file.read_text(encoding="utf-8"))
+    return None
+
+
+def public_names(package: str) -> dict[str, tuple[str, Definition | None]]:
+    """Name -> (module that defines it, its definition, None for a module)."""
+    found = {}
+    for node in tree_of(package).body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if alias.asname == alias.name:  # the redundant alias marks a re-export
+                    found[alias.name] = resolve(node.module, alias.name)
+    return found
+
+
+def resolve(module: str, name: str) -> tuple[str, Definition | None]:
+    if tree_of(f"{module}.{name}") is not None:
+        return f"{module}.{name}", None
+    for node in tree_of(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            return resolve(node.module, name)
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if name in {ast.unparse(target) for target in targets}:
+            return module, node
+    raise LookupError(f"{module} does not define {name}")
+
+
+def signature(node: ast.FunctionDef) -> str:
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"{node.name}({ast.unparse(node.args)}){result}"
+
+
+def describe(name: str, module: str, node: Definition | None) -> list[str]:
+    if node is None:
+        return [f"{name}: module {module}"]
+    if isinstance(node, ast.FunctionDef):
+        return [signature(node)]
+    if isinstance(node, ast.ClassDef):
+        fields = [ast.unparse(n) for n in node.body if isinstance(n, ast.AnnAssign)]
+        methods = [signature(n) for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+        bases = ", ".join(ast.unparse(base) for base in node.bases)
+        return [f"class {name}({bases})" if bases else f"class {name}", *(f"    {line}" for line in fields + methods)]
+    return [f"{name}: constant"]
+
+
+def surface() -> str:
+    lines = []
+    for package in PACKAGES:
+        lines.append(f"[{package}]")
+        for name, (module, node) in sorted(public_names(package).items()):
+            lines += describe(name, module, node)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_surface_is_the_one_released():
+    assert surface() == GOLDEN.read_text(encoding="utf-8"), (
+        "after a deliberate change: make api, and a line in CHANGELOG.md"
+    )
+
+
+def test_every_name_can_be_imported():
+    import importlib
+
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        missing = [name for name in public_names(package) if not hasattr(module, name)]
+        assert not missing, f"{package}: {missing}"
+        modules = {name for name, (_, node) in public_names(package).items() if node is None}
+        shadowed = [
+            name for name in public_names(package) if name not in modules and type(getattr(module, name)) is type(ast)
+        ]
+        assert not shadowed, f"{package}: {shadowed} are modules where functions were meant"
+
+
+DEFINITIONS = {
+    f"{module}.{name}": node
+    for package in PACKAGES
+    for name, (module, node) in public_names(package).items()
+    if isinstance(node, ast.FunctionDef | ast.ClassDef)
+}
+ARRAYS = re.compile(r"\b(ArrayLike|Array|HandParams|PyTree)\b")
+SHAPE = re.compile(r"\((\.\.\.|[A-Z]\w*,|\d+,|\(\))")
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_docstrings(name):
+    """What is public says what it is, and a function of arrays says their shapes."""
+    node = DEFINITIONS[name]
+    text = ast.get_docstring(node)
+    assert text, f"{name} has no docstring"
+    if isinstance(node, ast.FunctionDef) and any(ARRAYS.search(ast.unparse(arg.annotation)) for arg in arguments(node)):
+        assert SHAPE.search(text) or "leading axes" in text, (
+            f"{name}: its docstring gives no shape, such as (..., 21, 3)"
+        )
+
+
+def arguments(node: ast.FunctionDef) -> list[ast.arg]:
+    every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return [arg for arg in every if arg.annotation is not None]
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(surface(), encoding="utf-8")
