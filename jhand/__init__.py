@@ -4,6 +4,16 @@ A hand is a pytree of arrays. `load_hand` gives one, `forward` poses it, `fit` f
 """
 
 from jhand import metrics as metrics
+from jhand.fitting.calibrate import fit_landmarks as fit_landmarks
+from jhand.fitting.fit import Fit as Fit
+from jhand.fitting.fit import fit as fit
+from jhand.fitting.fit import fit_sequence as fit_sequence
+from jhand.fitting.lm import levenberg_marquardt as levenberg_marquardt
+from jhand.fitting.measurements import FitSettings as FitSettings
+from jhand.hand.anatomy import joint_angles as joint_angles
+from jhand.hand.anatomy import limit_penalty as limit_penalty
+from jhand.hand.anatomy import pose_from_angles as pose_from_angles
+from jhand.hand.anatomy import sample_poses as sample_poses
 from jhand.hand.files import correct_left_shapedirs as correct_left_shapedirs
 from jhand.hand.files import load_hand as load_hand
 from jhand.hand.files import save_hand as save_hand
@@ -14,9 +24,12 @@ from jhand.hand.kinematics import keypoints as keypoints
 from jhand.hand.kinematics import pose_hand as pose_hand
 from jhand.hand.kinematics import shape_hand as shape_hand
 from jhand.hand.kinematics import skin as skin
+from jhand.hand.landmark_sets import LandmarkSet as LandmarkSet
+from jhand.hand.landmark_sets import landmarks as landmarks
 from jhand.hand.model import HandModel as HandModel
 from jhand.hand.model import HandParams as HandParams
 from jhand.hand.model import T_world_wrist as T_world_wrist
 from jhand.hand.model import with_T_world_wrist as with_T_world_wrist
+from jhand.hand.skeleton import convert_keypoints as convert_keypoints
 
 __version__ = "0.1.0"

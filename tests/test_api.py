@@ -5,14 +5,16 @@ does not change with the versions of Python or jax.
 """
 
 import ast
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).with_name("api.txt")
-PACKAGES = ["jhand", "jhand.geometry", "jhand.hand", "jhand.fitting", "jhand.metrics"]
+PACKAGES = ["jhand.geometry", "jhand.hand", "jhand.fitting", "jhand.metrics", "jhand"]
 
 Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
@@ -53,8 +55,9 @@ def resolve(module: str, name: str) -> tuple[str, Definition | None]:
 
 
 def signature(node: ast.FunctionDef) -> str:
+    kind = "".join(f"{name} " for name in map(ast.unparse, node.decorator_list) if name in ("property", "classmethod"))
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"{node.name}({ast.unparse(node.args)}){result}"
+    return f"{kind}{node.name}({ast.unparse(node.args)}){result}"
 
 
 def describe(name: str, module: str, node: Definition | None) -> list[str]:
@@ -72,10 +75,12 @@ def describe(name: str, module: str, node: Definition | None) -> list[str]:
 
 def surface() -> str:
     lines = []
+    known = {}
     for package in PACKAGES:
         lines.append(f"[{package}]")
         for name, (module, node) in sorted(public_names(package).items()):
-            lines += describe(name, module, node)
+            first = known.setdefault((module, name), package)
+            lines += describe(name, module, node) if first == package else [f"{name}: {first}.{name}"]
         lines.append("")
     return "\n".join(lines)
 
@@ -87,17 +92,12 @@ def test_surface_is_the_one_released():
 
 
 def test_every_name_can_be_imported():
-    import importlib
-
     for package in PACKAGES:
         module = importlib.import_module(package)
         missing = [name for name in public_names(package) if not hasattr(module, name)]
         assert not missing, f"{package}: {missing}"
-        modules = {name for name, (_, node) in public_names(package).items() if node is None}
-        shadowed = [
-            name for name in public_names(package) if name not in modules and type(getattr(module, name)) is type(ast)
-        ]
-        assert not shadowed, f"{package}: {shadowed} are modules where functions were meant"
+        are_modules = {name for name in public_names(package) if isinstance(getattr(module, name), ModuleType)}
+        assert are_modules == {name for name, (_, node) in public_names(package).items() if node is None}
 
 
 DEFINITIONS = {

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jhand.geometry.camera import Camera, WeakCamera, project
 from jhand.geometry.rotations import skew, so3_exp, so3_left_jacobian, so3_log
-from jhand.hand.anatomy import JOINT_LIMITS, joint_angles
+from jhand.hand.anatomy import limit_excess
 from jhand.hand.kinematics import pose_hand
 from jhand.hand.landmark_sets import LandmarkSet, carry_landmarks, rest_landmarks
 from jhand.hand.model import PARENTS, HandModel, HandParams, rest_joints
@@ -179,17 +179,10 @@ def _pseudo_huber(squared: Array, robust: ArrayLike) -> tuple[Array, Array]:
     return 2 * squared / (1 + root), 1 / root
 
 
-def _limit_residuals(hand: HandModel, hand_pose: Array) -> Array:
-    """Radians beyond the joint limits (T, 15, 3), 0 within."""
-    angles = joint_angles(hand, hand_pose)
-    lower, upper = JOINT_LIMITS[..., 0], JOINT_LIMITS[..., 1]
-    return jnp.maximum(angles - upper, 0) + jnp.minimum(angles - lower, 0)
-
-
 def _limit_jacobian(hand: HandModel, hand_pose: Array) -> tuple[Array, Array]:
     """Limit residuals (T, 15, 3) and their derivatives (T, 15, 3, 3): joints do not meet, so three tangents serve all."""
     tangents = jnp.broadcast_to(jnp.eye(3)[:, None, None, :], (3, *hand_pose.shape))
-    residual, push = jax.linearize(lambda pose: _limit_residuals(hand, pose), hand_pose)
+    residual, push = jax.linearize(lambda pose: limit_excess(hand, pose), hand_pose)
     return residual, jnp.moveaxis(jax.vmap(push)(tangents), 0, -1)
 
 
@@ -245,7 +238,7 @@ def cost(
         # multiplying a masked infinity by 0 would give NaN
         robust_cost = jnp.where(seen.weights2d > 0, _pseudo_huber(squared, settings.robust)[0], 0)
         total = total + jnp.sum(seen.weights2d * robust_cost)
-    total = total + jnp.sum(jnp.square(_limit_residuals(hand, params.hand_pose) / settings.sigma_limit))
+    total = total + jnp.sum(jnp.square(limit_excess(hand, params.hand_pose) / settings.sigma_limit))
     total = total + jnp.sum(_rates(settings, dt) * jnp.square(_steps(params)))
     pose = params.hand_pose.reshape(-1, 45) - hand.hands_mean
     prior = jnp.sum(jnp.square(jnp.matmul(pose, _whitening(hand).T, precision=HIGHEST) / settings.sigma_pose))

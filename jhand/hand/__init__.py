@@ -1,5 +1,11 @@
 """The parametric hand: model and files, kinematics, orders, sides, pose spaces, anatomy, landmark sets."""
 
+from jhand.hand.anatomy import JOINT_LIMITS as JOINT_LIMITS
+from jhand.hand.anatomy import joint_angles as joint_angles
+from jhand.hand.anatomy import limit_excess as limit_excess
+from jhand.hand.anatomy import limit_penalty as limit_penalty
+from jhand.hand.anatomy import pose_from_angles as pose_from_angles
+from jhand.hand.anatomy import sample_poses as sample_poses
 from jhand.hand.files import HandFileError as HandFileError
 from jhand.hand.files import correct_left_shapedirs as correct_left_shapedirs
 from jhand.hand.files import load_hand as load_hand
@@ -14,9 +20,21 @@ from jhand.hand.kinematics import keypoints as keypoints
 from jhand.hand.kinematics import pose_hand as pose_hand
 from jhand.hand.kinematics import shape_hand as shape_hand
 from jhand.hand.kinematics import skin as skin
+from jhand.hand.landmark_sets import LandmarkSet as LandmarkSet
+from jhand.hand.landmark_sets import carry_landmarks as carry_landmarks
+from jhand.hand.landmark_sets import keypoint_landmarks as keypoint_landmarks
+from jhand.hand.landmark_sets import landmarks as landmarks
+from jhand.hand.landmark_sets import rest_landmarks as rest_landmarks
+from jhand.hand.landmark_sets import shift_landmarks as shift_landmarks
+from jhand.hand.landmark_sets import surface_landmarks as surface_landmarks
+from jhand.hand.landmark_sets import vertex_landmarks as vertex_landmarks
 from jhand.hand.model import HandModel as HandModel
 from jhand.hand.model import HandParams as HandParams
 from jhand.hand.model import T_world_wrist as T_world_wrist
 from jhand.hand.model import make_hand as make_hand
 from jhand.hand.model import rest_joints as rest_joints
 from jhand.hand.model import with_T_world_wrist as with_T_world_wrist
+from jhand.hand.skeleton import ORDERS as ORDERS
+from jhand.hand.skeleton import bones as bones
+from jhand.hand.skeleton import convert_keypoints as convert_keypoints
+from jhand.hand.skeleton import keypoint_names as keypoint_names
