@@ -5,9 +5,9 @@ A hand is a pytree of arrays. `load_hand` gives one, `forward` poses it, `fit` f
 
 from jhand import metrics as metrics
 from jhand.fitting.calibrate import fit_landmarks as fit_landmarks
-from jhand.fitting.fit import Fit as Fit
-from jhand.fitting.fit import fit as fit
-from jhand.fitting.fit import fit_sequence as fit_sequence
+from jhand.fitting.solver import Fit as Fit
+from jhand.fitting.solver import fit as fit
+from jhand.fitting.solver import fit_sequence as fit_sequence
 from jhand.fitting.lm import levenberg_marquardt as levenberg_marquardt
 from jhand.fitting.measurements import FitSettings as FitSettings
 from jhand.hand.anatomy import joint_angles as joint_angles

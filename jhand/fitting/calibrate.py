@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from jhand.fitting.fit import fit_sequence
+from jhand.fitting.solver import fit_sequence
 from jhand.fitting.measurements import FitSettings
 from jhand.geometry.distance import closest_on_mesh
 from jhand.hand.kinematics import pose_hand

@@ -1,7 +1,7 @@
 """Levenberg-Marquardt for least squares on pytrees. Knows no hand.
 
 `levenberg_marquardt` takes any residual function; `damped_iterations` is the accept-or-reject loop underneath, which a problem with
-structure (see `jhand.fitting.fit`) runs with its own linear solver.
+structure (see `jhand.fitting.solver`) runs with its own linear solver.
 """
 
 from collections.abc import Callable

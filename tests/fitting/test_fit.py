@@ -10,7 +10,7 @@ import pytest
 
 from jhand.fitting import measurements
 from jhand.fitting.calibrate import attach_markers, fit_landmarks
-from jhand.fitting.fit import _fit_alone, fit, fit_sequence
+from jhand.fitting.solver import _fit_alone, fit, fit_sequence
 from jhand.fitting.measurements import FitSettings, Measurements
 from jhand.geometry.camera import make_camera, project
 from jhand.hand.files import load_hand

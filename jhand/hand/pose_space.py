@@ -1,0 +1,84 @@
+"""Pose spaces: poses relative to the flat hand, relative to the mean pose, and as principal components (Romero et al. 2017).
+
+Everything else in jhand takes poses relative to the flat hand. smplx calls that `flat_hand_mean=True`; with its default,
+and in most recorded MANO parameters, poses are relative to the mean pose, and come through `pose_from_mean_relative` or,
+as `use_pca` coefficients, through `pose_from_pca`. MANO adds and blends axis-angle vectors as they are, and so does this.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float
+
+from jhand.hand.model import HandModel
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+def pose_from_pca(hand: HandModel, coefficients: ArrayLike) -> Float[Array, "*b 15 3"]:
+    """Poses of principal component coefficients: mean + coefficients @ components.
+
+    Args:
+        hand: the model, for its mean and components.
+        coefficients: (..., n), n <= 45, of the first n components, radians.
+
+    Returns:
+        hand_pose (..., 15, 3), axis-angle relative to the flat hand.
+
+    Raises:
+        ValueError: more coefficients than components.
+    """
+    c = jnp.asarray(coefficients)
+    if c.ndim == 0 or c.shape[-1] > 45:
+        raise ValueError(f"coefficients: expected shape (..., n) with n from 1 to 45, got {c.shape}")
+    offsets = jnp.matmul(c, hand.hands_components[: c.shape[-1]], precision=HIGHEST)
+    return pose_from_mean_relative(hand, offsets.reshape(*c.shape[:-1], 15, 3))
+
+
+def pose_to_pca(hand: HandModel, hand_pose: ArrayLike, num_components: int) -> Float[Array, "*b n"]:
+    """Coefficients of poses over the first components: the nearest pose that these can make, in axis-angle.
+
+    With 45 components the inverse of `pose_from_pca`.
+
+    Args:
+        hand: the model, for its mean and components.
+        hand_pose: (..., 15, 3), axis-angle relative to the flat hand.
+        num_components: how many, 1 to 45.
+
+    Returns:
+        Coefficients (..., num_components), radians.
+
+    Raises:
+        ValueError: another number of components, or a pose of another shape.
+    """
+    if not 1 <= num_components <= 45:
+        raise ValueError(f"num_components: expected 1 to 45, got {num_components}")
+    offsets = pose_to_mean_relative(hand, hand_pose)
+    # components are orthonormal up to the digits they were stored with: a transposed product, no solve
+    flat = offsets.reshape(*offsets.shape[:-2], 45)
+    return jnp.matmul(flat, hand.hands_components[:num_components].T, precision=HIGHEST)
+
+
+def pose_from_mean_relative(hand: HandModel, pose: ArrayLike) -> Float[Array, "*b 15 3"]:
+    """Poses relative to the flat hand, from poses (..., 15, 3) relative to the mean pose. Axis-angle.
+
+    Raises:
+        ValueError: a pose of another shape.
+    """
+    return _finger_poses("pose", pose) + hand.hands_mean.reshape(15, 3)
+
+
+def pose_to_mean_relative(hand: HandModel, hand_pose: ArrayLike) -> Float[Array, "*b 15 3"]:
+    """Poses relative to the mean pose, from poses (..., 15, 3) relative to the flat hand. Axis-angle.
+
+    Raises:
+        ValueError: a pose of another shape.
+    """
+    return _finger_poses("hand_pose", hand_pose) - hand.hands_mean.reshape(15, 3)
+
+
+def _finger_poses(name: str, pose: ArrayLike) -> Array:
+    p = jnp.asarray(pose)
+    if p.shape[-2:] != (15, 3):
+        hint = "; reshape it to (..., 15, 3)" if p.shape[-1:] == (45,) else ""
+        raise ValueError(f"{name}: expected shape (..., 15, 3), got {p.shape}{hint}")
+    return p
