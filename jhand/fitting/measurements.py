@@ -86,6 +86,8 @@ class Measurements:
     points2d: Float[Array, "*b k 2"] | None
     weights2d: Float[Array, "*b k"] | None
     camera: Camera | WeakCamera | FreeWeakCamera | None
+    linked: Float[Array, "*b steps"]
+    """(T - 1): 1 where a frame follows the one before, 0 where they are unrelated."""
 
 
 @jax.tree_util.register_dataclass
@@ -239,7 +241,7 @@ def cost(
         robust_cost = jnp.where(seen.weights2d > 0, _pseudo_huber(squared, settings.robust)[0], 0)
         total = total + jnp.sum(seen.weights2d * robust_cost)
     total = total + jnp.sum(jnp.square(limit_excess(hand, params.hand_pose) / settings.sigma_limit))
-    total = total + jnp.sum(_rates(settings, dt) * jnp.square(_steps(params)))
+    total = total + jnp.sum(seen.linked[:, None] * _rates(settings, dt) * jnp.square(_steps(params)))
     pose = params.hand_pose.reshape(-1, 45) - hand.hands_mean
     prior = jnp.sum(jnp.square(jnp.matmul(pose, _whitening(hand).T, precision=HIGHEST) / settings.sigma_pose))
     total = total + prior_weight * (prior + jnp.sum(jnp.square(params.betas / settings.sigma_shape)))
@@ -300,7 +302,7 @@ def linearise(
     g = g.at[:, POSE].add(limit_g + jnp.matmul(pose, prior_H, precision=HIGHEST))
 
     rate, steps = _rates(settings, dt), _steps(params)
-    q = jnp.broadcast_to(rate, steps.shape)
+    q = seen.linked[:, None] * rate
     around = jnp.pad(q, ((1, 0), (0, 0))) + jnp.pad(q, ((0, 1), (0, 0)))
     pull = q * steps
     # a floor keeps what nothing sees (the depth of a known weak camera) solvable

@@ -4,6 +4,7 @@ Both run one batched Levenberg-Marquardt solve in a single jitted call. A hand b
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +54,8 @@ class Fit:
     converged: Bool[Array, "*b"]
     covariance: Float[Array, "*b d d"]
     """Of wrist rotation (3, left perturbation), hand_pose (45), transl (3) and betas; what nothing observes shows the prior's."""
-    camera: Camera | WeakCamera
-    """The camera of the 2D measurements; for a hand seen without a camera the weak one that was estimated."""
+    camera: Camera | WeakCamera | None
+    """The camera of the 2D measurements; for a hand seen without a camera the weak one that was estimated; None without any."""
 
 
 def _solve(
@@ -157,7 +158,8 @@ def _start_sequence(
     weights = seen.weights3d if seen.weights3d is not None else seen.weights2d
     num, num_frames = weights.shape[:2]
     has_evidence = jnp.sum(weights > 0, -1) >= _MIN_POINTS
-    alone = jax.tree.map(lambda a: a.reshape(num * num_frames, 1, *a.shape[2:]), seen)
+    alone = jax.tree.map(lambda a: a.reshape(num * num_frames, 1, *a.shape[2:]), replace(seen, linked=None))
+    alone = replace(alone, linked=jnp.ones((num * num_frames, 0)))
     starts = _starts(hand, landmark_set, alone, jnp.repeat(betas, num_frames, axis=0))
     candidates, final, _ = _solve_alone(hand, starts, landmark_set, alone, settings, shape_is_free, iterations)
     shape = (num, num_frames, final.shape[-1])
@@ -301,9 +303,10 @@ def _gather(
             )
     else:
         seen_by = None
-    seen = Measurements(p3, w3, p2, w2, None)
-    seen = jax.tree.map(lambda a: a.reshape(*flat, *a.shape[len(batch) :]), seen)
-    return landmark_set, replace(seen, camera=seen_by), batch
+    num, num_frames = flat
+    points = Measurements(p3, w3, p2, w2, None, jnp.zeros((*batch, 0)))
+    seen = jax.tree.map(lambda a: a.reshape(*flat, *a.shape[len(batch) :]), points)
+    return landmark_set, replace(seen, camera=seen_by, linked=jnp.ones((num, num_frames - 1))), batch
 
 
 def _unbatched(camera: Camera | WeakCamera) -> Camera | WeakCamera:
@@ -414,15 +417,38 @@ def fit_sequence(
     shape_is_free = jnp.asarray(betas is None, jnp.float32)
     known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
     known = jnp.broadcast_to(known, (*batch[:-1], hand.num_betas)).reshape(num, hand.num_betas)
+    seen = _pad_time(seen, _size_class(num_frames))
 
     if start is None:
         params = _start_sequence(hand, landmark_set, seen, settings, known, shape_is_free, jnp.minimum(iterations, 15))
     else:
         start = jax.tree.map(lambda a, z: jnp.broadcast_to(a, z.shape), start, HandParams.zeros(batch, hand.num_betas))
         params = jax.tree.map(lambda a: a.reshape(num, num_frames, *a.shape[len(batch) :]), start)
-        params = replace(params, betas=params.betas.mean(1) if betas is None else known)
+        shape = params.betas.mean(1) if betas is None else known
+        params = replace(_repeat_last(params, seen.linked.shape[1] + 1), betas=shape)
     found = _fit_together(hand, params, landmark_set, seen, settings, 1.0 / fps, shape_is_free, iterations)
-    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[2:]), found)
+    return jax.tree.map(lambda a: a[:, :num_frames].reshape(*batch, *a.shape[2:]), found)
+
+
+def _size_class(num_frames: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, ...: sequences of nearly the same length share one compiled solve."""
+    power = 1 << (num_frames - 1).bit_length()
+    return power * 3 // 4 if num_frames <= power * 3 // 4 else power
+
+
+def _repeat_last(tree: Any, num_frames: int) -> Any:
+    """Arrays (N, T, ...) lengthened to `num_frames` by repeating their last frame."""
+    return jax.tree.map(lambda a: a[:, jnp.minimum(jnp.arange(num_frames), a.shape[1] - 1)], tree)
+
+
+def _pad_time(seen: Measurements, num_frames: int) -> Measurements:
+    """Unrelated frames without evidence appended."""
+    given = seen.linked.shape[1] + 1
+    points = _repeat_last(replace(seen, linked=None), num_frames)
+    is_given = (jnp.arange(num_frames) < given).astype(jnp.float32)
+    blank = lambda w: None if w is None else w * is_given[:, None]  # noqa: E731
+    linked = jnp.pad(seen.linked, ((0, 0), (0, num_frames - given)))
+    return replace(points, weights3d=blank(points.weights3d), weights2d=blank(points.weights2d), linked=linked)
 
 
 def _cheapest_path(candidates: HandParams, final: Array, has_evidence: Array) -> HandParams:

@@ -1,8 +1,8 @@
-"""Pose spaces: poses relative to the flat hand, relative to the mean pose, and as principal components (Romero et al. 2017).
+"""Pose spaces: relative to the flat hand, relative to the mean pose, and principal components (Romero et al. 2017).
 
-Everything else in jhand takes poses relative to the flat hand. smplx calls that `flat_hand_mean=True`; with its default,
-and in most recorded MANO parameters, poses are relative to the mean pose, and come through `pose_from_mean_relative` or,
-as `use_pca` coefficients, through `pose_from_pca`. MANO adds and blends axis-angle vectors as they are, and so does this.
+Everything else in jhand takes poses relative to the flat hand (smplx's `flat_hand_mean=True`). Poses relative to the
+mean pose (its default, and what many recordings hold) come through `pose_from_mean_relative` or, as coefficients
+(`use_pca=True`), through `pose_from_pca`. MANO adds and blends axis-angle vectors as they are, and so does this.
 """
 
 import jax.numpy as jnp
@@ -37,7 +37,8 @@ def pose_from_pca(hand: HandModel, coefficients: ArrayLike) -> Float[Array, "*b 
 def pose_to_pca(hand: HandModel, hand_pose: ArrayLike, num_components: int) -> Float[Array, "*b n"]:
     """Coefficients of poses over the first components: the nearest pose that these can make, in axis-angle.
 
-    With 45 components the inverse of `pose_from_pca`.
+    Components are orthonormal, in MANO's files and in the built-in hands. With all 45 it is the inverse of
+    `pose_from_pca`.
 
     Args:
         hand: the model, for its mean and components.
@@ -53,7 +54,6 @@ def pose_to_pca(hand: HandModel, hand_pose: ArrayLike, num_components: int) -> F
     if not 1 <= num_components <= 45:
         raise ValueError(f"num_components: expected 1 to 45, got {num_components}")
     offsets = pose_to_mean_relative(hand, hand_pose)
-    # components are orthonormal up to the digits they were stored with: a transposed product, no solve
     flat = offsets.reshape(*offsets.shape[:-2], 45)
     return jnp.matmul(flat, hand.hands_components[:num_components].T, precision=HIGHEST)
 

@@ -207,6 +207,7 @@ def _toy_problem(hand, num_frames=3):
         points2d=measurements.predict_2d(camera, points, params.transl) + 3,
         weights2d=jnp.ones(points.shape[:-1]).at[0, 3].set(0),
         camera=camera,
+        linked=jnp.ones(num_frames - 1),
     )
     # outside the limits and beyond the range of shapes, so that those terms are felt
     params = replace(params, hand_pose=params.hand_pose.at[:, 3].add(0.9), betas=params.betas.at[0].set(3.5))

@@ -1,0 +1,237 @@
+"""Hands as binary glTF 2.0 files: a mesh skinned to sixteen joints, still or moving, for Blender, game engines and browsers.
+
+A glTF skin is linear blend skinning and nothing else, so the pose correctives of the model are not in the file;
+`corrective_distance` says how far that leaves the surface from `forward`.
+"""
+
+import json
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jhand.geometry.rotations import rotation_to_quaternion, so3_exp
+from jhand.hand.kinematics import forward, shape_hand
+from jhand.hand.model import PARENTS, HandModel, HandParams, check_params
+
+JOINT_NAMES = ("wrist", *(f"{f}{i}" for f in ("index", "middle", "pinky", "ring", "thumb") for i in (1, 2, 3)))
+"""Nodes of the joints, in MANO order."""
+
+_SKIN_COLOUR = [0.72, 0.48, 0.37, 1.0]  # linear RGBA
+_FLOAT, _UINT8, _UINT32 = 5126, 5121, 5125  # componentType
+_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963  # bufferView target
+
+
+class _Buffer:
+    """The binary part of a file and the accessors into it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+
+    def add(self, array: np.ndarray, kind: str, component: int, target: int | None = None) -> int:
+        """Append `array` (N,) or (N, C) and return its accessor."""
+        raw = np.ascontiguousarray(array).tobytes()
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)}
+        self.views.append(view if target is None else view | {"target": target})
+        self.data += raw + b"\0" * (-len(raw) % 4)
+        accessor = {
+            "bufferView": len(self.views) - 1,
+            "componentType": component,
+            "count": len(array),
+            "type": kind,
+        }
+        if component == _FLOAT and kind in ("SCALAR", "VEC3"):  # required for positions and times
+            accessor |= {
+                "min": np.atleast_1d(array.min(0)).tolist(),
+                "max": np.atleast_1d(array.max(0)).tolist(),
+            }
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+
+def upright(up: tuple[float, float, float]) -> np.ndarray:
+    """The rotation (3, 3) that takes the direction `up` to +y and leaves x as it is where it can.
+
+    A camera's frame (y down, z forward) becomes that of glTF and OpenGL (y up, z towards the viewer).
+    """
+    y = np.asarray(up, float) / np.linalg.norm(up)
+    x = np.array([1.0, 0, 0]) if abs(y[0]) < 0.9 else np.array([0, 0, 1.0])
+    x = x - (x @ y) * y
+    x /= np.linalg.norm(x)
+    return np.stack([x, y, np.cross(x, y)])
+
+
+def write_glb(
+    hand: HandModel,
+    params: HandParams,
+    path: str | os.PathLike,
+    *,
+    fps: float = 30.0,
+    up: tuple[float, float, float] = (0.0, 1.0, 0.0),
+) -> None:
+    """Write a hand as `.glb`: metres, y up.
+
+    Args:
+        hand: the model.
+        params: one hand, or leading axis (T,) for an animation of one shape.
+        path: of the file, which is replaced in one step.
+        fps: frames per second of an animation.
+        up: direction of up in the frame of `params`; the file's root node turns it to +y.
+
+    Raises:
+        ValueError: more than one leading axis, or a shape that changes over time.
+    """
+    params = check_params(params, hand)
+    if len(params.batch) > 1:
+        raise ValueError(f"a glTF file holds one hand over time: expected leading axes () or (T,), got {params.batch}")
+    betas = np.asarray(params.betas).reshape(-1, hand.num_betas)
+    if np.ptp(betas, axis=0).max() > 1e-6:
+        raise ValueError("betas change over time, a glTF skin has one shape: write one of them, or their mean")
+    shaped = jax.tree.map(np.asarray, shape_hand(hand, betas[0]))
+    num_frames = params.batch[0] if params.batch else 1
+    rotations = jnp.concatenate([params.global_orient[..., None, :], params.hand_pose], -2)
+    rotations = jnp.broadcast_to(rotations, (*params.batch, 16, 3)).reshape(num_frames, 16, 3)
+    quaternions = _continuous(np.roll(np.asarray(rotation_to_quaternion(so3_exp(rotations))), -1, axis=-1))
+    wrist = np.broadcast_to(shaped.joints[0] + np.asarray(params.transl), (num_frames, 3)).astype(np.float32)
+
+    buffer = _Buffer()
+    document = {
+        "asset": {"version": "2.0", "generator": "jhand"},
+        "extras": {"model": hand.name, "side": hand.side, "pose_correctives": "not included"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": _nodes(shaped.joints, wrist[0], quaternions[0], up),
+        "meshes": [{"name": hand.name, "primitives": [_primitive(buffer, hand, shaped.vertices)]}],
+        "materials": [
+            {
+                "name": "skin",
+                "doubleSided": True,  # the wrist is open
+                "pbrMetallicRoughness": {
+                    "baseColorFactor": _SKIN_COLOUR,
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 0.75,
+                },
+            }
+        ],
+        "skins": [
+            {
+                "joints": list(range(1, 17)),
+                "skeleton": 1,
+                "inverseBindMatrices": buffer.add(_inverse_bind(shaped.joints), "MAT4", _FLOAT),
+            }
+        ],
+    }
+    if params.batch:
+        document["animations"] = [_animation(buffer, quaternions, wrist, fps)]
+    document |= {
+        "buffers": [{"byteLength": len(buffer.data)}],
+        "bufferViews": buffer.views,
+        "accessors": buffer.accessors,
+    }
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    size = 12 + 8 + len(text) + 8 + len(buffer.data)
+    part = Path(f"{os.fspath(path)}.part")
+    part.write_bytes(
+        struct.pack("<4sII", b"glTF", 2, size)
+        + struct.pack("<I4s", len(text), b"JSON")
+        + text
+        + struct.pack("<I4s", len(buffer.data), b"BIN\0")
+        + bytes(buffer.data)
+    )
+    part.replace(path)
+
+
+def _nodes(
+    joints: np.ndarray, wrist: np.ndarray, quaternions: np.ndarray, up: tuple[float, float, float]
+) -> list[dict[str, Any]]:
+    """Node 0 turns the recording upright, 1 to 16 are the joints, 17 is the mesh, which its skin alone moves."""
+    turn = np.roll(np.asarray(rotation_to_quaternion(jnp.asarray(upright(up), jnp.float32))), -1)
+    nodes: list[dict[str, Any]] = [{"name": "hand", "rotation": turn.tolist(), "children": [1, 17]}]
+    for j, name in enumerate(JOINT_NAMES):
+        translation = wrist if j == 0 else joints[j] - joints[PARENTS[j]]
+        node = {"name": name, "translation": translation.tolist(), "rotation": quaternions[j].tolist()}
+        children = [k + 1 for k, parent in enumerate(PARENTS) if parent == j]
+        nodes.append(node | {"children": children} if children else node)
+    nodes.append({"name": "skin", "mesh": 0, "skin": 0})
+    return nodes
+
+
+def _primitive(buffer: _Buffer, hand: HandModel, vertices: np.ndarray) -> dict[str, Any]:
+    faces = np.asarray(hand.faces)
+    attributes = {
+        "POSITION": buffer.add(vertices, "VEC3", _FLOAT, _VERTEX_BUFFER),
+        "NORMAL": buffer.add(vertex_normals(vertices, faces).astype(np.float32), "VEC3", _FLOAT, _VERTEX_BUFFER),
+    }
+    weights = np.asarray(hand.weights)
+    num_sets = -(-int((weights != 0).sum(1).max()) // 4)  # four joints a set; MANO's own files need two
+    order = np.argsort(-weights, axis=1, kind="stable")[:, : 4 * num_sets]
+    ranked = np.take_along_axis(weights, order, axis=1)
+    ranked = (ranked / ranked.sum(1, keepdims=True)).astype(np.float32)
+    order = np.where(ranked > 0, order, 0).astype(np.uint8)
+    for s in range(num_sets):
+        four = slice(4 * s, 4 * s + 4)
+        attributes[f"JOINTS_{s}"] = buffer.add(order[:, four], "VEC4", _UINT8, _VERTEX_BUFFER)
+        attributes[f"WEIGHTS_{s}"] = buffer.add(ranked[:, four], "VEC4", _FLOAT, _VERTEX_BUFFER)
+    indices = buffer.add(faces.astype(np.uint32).ravel(), "SCALAR", _UINT32, _INDEX_BUFFER)
+    return {"attributes": attributes, "indices": indices, "material": 0}
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals (..., V, 3) of meshes (..., V, 3) with triangles (F, 3), means of the faces around by area."""
+    corners = vertices[..., faces, :]
+    face_normals = np.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
+    normals = np.zeros(vertices.shape)
+    for k in range(3):
+        np.add.at(normals, (..., faces[:, k], slice(None)), face_normals)
+    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-20)
+
+
+def _inverse_bind(joints: np.ndarray) -> np.ndarray:
+    """Joints of the flat hand have no rotation: bringing a vertex into their frame is a translation. Column-major."""
+    matrices = np.tile(np.eye(4, dtype=np.float32), (16, 1, 1))
+    matrices[:, :3, 3] = -joints
+    return matrices.transpose(0, 2, 1).reshape(16, 16)
+
+
+def _continuous(quaternions: np.ndarray) -> np.ndarray:
+    """Signs chosen along time (T, 16, 4) so that interpolation takes the short way round."""
+    turns = np.sum(quaternions[1:] * quaternions[:-1], -1) < 0
+    signs = np.where(np.cumsum(turns, axis=0) % 2, -1, 1)
+    return np.concatenate([quaternions[:1], quaternions[1:] * signs[..., None]]).astype(np.float32)
+
+
+def _animation(buffer: _Buffer, quaternions: np.ndarray, wrist: np.ndarray, fps: float) -> dict[str, Any]:
+    times = buffer.add((np.arange(len(wrist)) / fps).astype(np.float32), "SCALAR", _FLOAT)
+    outputs = [(1, "translation", buffer.add(wrist, "VEC3", _FLOAT))]
+    outputs += [(1 + j, "rotation", buffer.add(quaternions[:, j], "VEC4", _FLOAT)) for j in range(16)]
+    return {
+        "name": "recording",
+        "samplers": [{"input": times, "output": data, "interpolation": "LINEAR"} for _, _, data in outputs],
+        "channels": [
+            {"sampler": i, "target": {"node": node, "path": what}} for i, (node, what, _) in enumerate(outputs)
+        ],
+    }
+
+
+@jax.jit
+def corrective_distance(hand: HandModel, params: HandParams) -> Float[Array, "*b vertices"]:
+    """How far the pose correctives move each vertex: what a skin without them gets wrong.
+
+    Args:
+        hand: the model.
+        params: parameters with any leading axes (...).
+
+    Returns:
+        (..., V) metres.
+    """
+    plain = replace(hand, basis=hand.basis.at[1 + hand.num_betas :].set(0))
+    return jnp.linalg.norm(forward(hand, params).vertices - forward(plain, params).vertices, axis=-1)
