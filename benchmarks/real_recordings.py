@@ -35,7 +35,9 @@ def main(folder: str) -> None:
                 "hand of wrong shape": studies.hidden_marker(hand, attached, name, betas=attached.betas + 3),
                 "rigid constellation": studies.hidden_marker_rigid(attached, name),
             }
-            results["mocap"][name] = {k: {"mean": float(v.mean()), "p95": float(np.percentile(v, 95))} for k, v in rows.items()}
+            results["mocap"][name] = {
+                k: {"mean": float(v.mean()), "p95": float(np.percentile(v, 95))} for k, v in rows.items()
+            }
     OUT.mkdir(exist_ok=True)
     (OUT / "real_recordings.json").write_text(json.dumps(results, indent=1) + "\n")
     (OUT / "real_recordings.md").write_text(table(results))
@@ -43,18 +45,30 @@ def main(folder: str) -> None:
 
 
 def table(results: dict) -> str:
-    lines = ["| recording, mm | landmark sets: mean | p95 | largest beta | plain joints: mean | p95 | largest beta |", "|---|" + "---|" * 6]
+    lines = [
+        "| recording, mm | landmark sets: mean | p95 | largest beta | plain joints: mean | p95 | largest beta |",
+        "|---|" + "---|" * 6,
+    ]
     for name, a in results["landmark sets"].items():
         b = results["plain joints"][name]
         numbers = (a["mean"], a["p95"], a["max_beta"], b["mean"], b["p95"], b["max_beta"])
         lines.append(f"| {name} | " + " | ".join(f"{x:.2f}" for x in numbers) + " |")
     m = results["mocap"]
     every = m["all markers"]
-    lines += ["", f"Markers after attaching, all: mean {every['mean']:.2f} mm, p95 {every['p95']:.2f} mm, largest beta {every['max_beta']:.2f}.", ""]
+    lines += [
+        "",
+        f"Markers after attaching, all: mean {every['mean']:.2f} mm, p95 {every['p95']:.2f} mm, largest beta {every['max_beta']:.2f}.",
+        "",
+    ]
     lines += ["| hidden marker, mm | hand: mean | p95 | wrong shape: mean | rigid: mean |", "|---|---|---|---|---|"]
     hidden = {name: row for name, row in m.items() if name != "all markers"}
     for name, row in hidden.items():
-        numbers = (row["hand"]["mean"], row["hand"]["p95"], row["hand of wrong shape"]["mean"], row["rigid constellation"]["mean"])
+        numbers = (
+            row["hand"]["mean"],
+            row["hand"]["p95"],
+            row["hand of wrong shape"]["mean"],
+            row["rigid constellation"]["mean"],
+        )
         lines.append(f"| {name} | " + " | ".join(f"{x:.2f}" for x in numbers) + " |")
     return "\n".join(lines) + "\n"
 

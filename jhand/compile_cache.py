@@ -12,11 +12,11 @@ import jax
 def enable_compile_cache(path: str | os.PathLike | None = None) -> Path:
     """Keep what jax compiles on disk, for this process and later ones. Call it before the first computation.
 
-    Entries are native code: the default folder is named by the version of jax and the kind of processor, so that machines which
-    share a home folder do not run each other's. Deleting it is always safe.
+    Entries are native code: the default folder is named by the version of jax and the kind of processor, so that
+    machines which share a home folder do not run each other's. Deleting it is always safe.
 
     Args:
-        path: folder of the cache; by default one in the user's cache folder, `XDG_CACHE_HOME` or what the system has for it.
+        path: folder of the cache; by default one in the user's cache folder (`XDG_CACHE_HOME`, or what the system has).
 
     Returns:
         The folder.

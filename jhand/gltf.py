@@ -1,7 +1,8 @@
-"""Hands as binary glTF 2.0 files: a mesh skinned to sixteen joints, still or moving, for Blender, game engines and browsers.
+"""Moving hands as binary glTF 2.0 files: a mesh skinned to sixteen joints, for Blender, game engines and browsers.
 
-A glTF skin is linear blend skinning and nothing else, so the pose correctives of the model are not in the file;
-`corrective_distance` says how far that leaves the surface from `forward`.
+A glTF skin is linear blend skinning with four joints a vertex and nothing else: the pose correctives of the model are
+not in the file, and of more than four weights the largest are kept. `write_glb` returns how far that leaves the surface
+from `forward`.
 """
 
 import json
@@ -14,16 +15,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jhand.geometry.rotations import rotation_to_quaternion, so3_exp
 from jhand.hand.kinematics import forward, shape_hand
 from jhand.hand.model import PARENTS, HandModel, HandParams, check_params
+from jhand.hand.skeleton import keypoint_names
 
-JOINT_NAMES = ("wrist", *(f"{f}{i}" for f in ("index", "middle", "pinky", "ring", "thumb") for i in (1, 2, 3)))
-"""Nodes of the joints, in MANO order."""
-
-_SKIN_COLOUR = [0.72, 0.48, 0.37, 1.0]  # linear RGBA
+_MATERIAL = {
+    "name": "skin",
+    "doubleSided": True,  # the wrist is open
+    "pbrMetallicRoughness": {
+        "baseColorFactor": [0.72, 0.48, 0.37, 1.0],  # linear RGBA
+        "metallicFactor": 0.0,
+        "roughnessFactor": 0.75,
+    },
+}
 _FLOAT, _UINT8, _UINT32 = 5126, 5121, 5125  # componentType
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963  # bufferView target
 
@@ -70,37 +76,47 @@ def upright(up: tuple[float, float, float]) -> np.ndarray:
 
 
 def write_glb(
+    path: str | os.PathLike,
     hand: HandModel,
     params: HandParams,
-    path: str | os.PathLike,
     *,
-    fps: float = 30.0,
-    up: tuple[float, float, float] = (0.0, 1.0, 0.0),
-) -> None:
-    """Write a hand as `.glb`: metres, y up.
+    fps: float | int = 30,
+    up: tuple[float, float, float] = (0.0, -1.0, 0.0),
+) -> float:
+    """Write a moving hand as `.glb`: metres, y up.
 
     Args:
-        hand: the model.
-        params: one hand, or leading axis (T,) for an animation of one shape.
         path: of the file, which is replaced in one step.
-        fps: frames per second of an animation.
-        up: direction of up in the frame of `params`; the file's root node turns it to +y.
+        hand: the model.
+        params: leading axis (T,) of frames of one shape.
+        fps: frames per second.
+        up: direction of up in the frame of `params`, by default that of a camera; the file's root node turns it to +y.
+
+    Returns:
+        The largest distance, in metres, between a vertex of the file and the same vertex of `forward`.
 
     Raises:
-        ValueError: more than one leading axis, or a shape that changes over time.
+        ValueError: another ending, other leading axes than (T,), or a shape that changes over time.
     """
+    path = Path(path)
+    if path.suffix != ".glb":
+        raise ValueError(f"{path}: expected a name that ends in .glb")
+    if not fps > 0:
+        raise ValueError(f"fps: expected a number above 0, got {fps}")
     params = check_params(params, hand)
-    if len(params.batch) > 1:
-        raise ValueError(f"a glTF file holds one hand over time: expected leading axes () or (T,), got {params.batch}")
-    betas = np.asarray(params.betas).reshape(-1, hand.num_betas)
-    if np.ptp(betas, axis=0).max() > 1e-6:
-        raise ValueError("betas change over time, a glTF skin has one shape: write one of them, or their mean")
-    shaped = jax.tree.map(np.asarray, shape_hand(hand, betas[0]))
-    num_frames = params.batch[0] if params.batch else 1
-    rotations = jnp.concatenate([params.global_orient[..., None, :], params.hand_pose], -2)
-    rotations = jnp.broadcast_to(rotations, (*params.batch, 16, 3)).reshape(num_frames, 16, 3)
-    quaternions = _continuous(np.roll(np.asarray(rotation_to_quaternion(so3_exp(rotations))), -1, axis=-1))
-    wrist = np.broadcast_to(shaped.joints[0] + np.asarray(params.transl), (num_frames, 3)).astype(np.float32)
+    if len(params.batch) != 1:
+        raise ValueError(f"params: expected leading axes (T,), T frames, got {params.batch}")
+    params = jax.tree.map(
+        lambda a, z: jnp.broadcast_to(a, z.shape), params, HandParams.zeros(params.batch, hand.num_betas)
+    )
+    if np.ptp(np.asarray(params.betas), axis=0).max() > 1e-6:
+        raise ValueError("betas: expected one shape for all frames, got several; a glTF skin has one")
+    order, weights = _four_weights(np.asarray(hand.weights))
+    shaped = shape_hand(hand, params.betas[0])
+    vertices, joints = np.asarray(shaped.vertices), np.asarray(shaped.joints)
+    rotations = so3_exp(jnp.concatenate([params.global_orient[:, None], params.hand_pose], 1))
+    quaternions = _continuous(np.roll(np.asarray(rotation_to_quaternion(rotations)), -1, axis=-1))
+    wrist = joints[0] + np.asarray(params.transl)
 
     buffer = _Buffer()
     document = {
@@ -108,30 +124,17 @@ def write_glb(
         "extras": {"model": hand.name, "side": hand.side, "pose_correctives": "not included"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
-        "nodes": _nodes(shaped.joints, wrist[0], quaternions[0], up),
-        "meshes": [{"name": hand.name, "primitives": [_primitive(buffer, hand, shaped.vertices)]}],
-        "materials": [
-            {
-                "name": "skin",
-                "doubleSided": True,  # the wrist is open
-                "pbrMetallicRoughness": {
-                    "baseColorFactor": _SKIN_COLOUR,
-                    "metallicFactor": 0.0,
-                    "roughnessFactor": 0.75,
-                },
-            }
-        ],
+        "nodes": _nodes(joints, wrist[0], quaternions[0], up),
+        "meshes": [{"name": hand.name, "primitives": [_primitive(buffer, hand, vertices, order, weights)]}],
+        "materials": [_MATERIAL],
         "skins": [
             {
                 "joints": list(range(1, 17)),
                 "skeleton": 1,
-                "inverseBindMatrices": buffer.add(_inverse_bind(shaped.joints), "MAT4", _FLOAT),
+                "inverseBindMatrices": buffer.add(_inverse_bind(joints), "MAT4", _FLOAT),
             }
         ],
-    }
-    if params.batch:
-        document["animations"] = [_animation(buffer, quaternions, wrist, fps)]
-    document |= {
+        "animations": [_animation(buffer, quaternions, wrist, fps)],
         "buffers": [{"byteLength": len(buffer.data)}],
         "bufferViews": buffer.views,
         "accessors": buffer.accessors,
@@ -139,7 +142,7 @@ def write_glb(
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     size = 12 + 8 + len(text) + 8 + len(buffer.data)
-    part = Path(f"{os.fspath(path)}.part")
+    part = path.with_suffix(".glb.part")
     part.write_bytes(
         struct.pack("<4sII", b"glTF", 2, size)
         + struct.pack("<I4s", len(text), b"JSON")
@@ -149,6 +152,12 @@ def write_glb(
     )
     part.replace(path)
 
+    written = np.zeros(hand.weights.shape, np.float32)
+    np.put_along_axis(written, order.astype(int), weights, 1)
+    plain = replace(hand, weights=jnp.asarray(written), basis=hand.basis.at[1 + hand.num_betas :].set(0))
+    apart = jnp.linalg.norm(forward(hand, params).vertices - forward(plain, params).vertices, axis=-1)
+    return float(apart.max())
+
 
 def _nodes(
     joints: np.ndarray, wrist: np.ndarray, quaternions: np.ndarray, up: tuple[float, float, float]
@@ -156,7 +165,7 @@ def _nodes(
     """Node 0 turns the recording upright, 1 to 16 are the joints, 17 is the mesh, which its skin alone moves."""
     turn = np.roll(np.asarray(rotation_to_quaternion(jnp.asarray(upright(up), jnp.float32))), -1)
     nodes: list[dict[str, Any]] = [{"name": "hand", "rotation": turn.tolist(), "children": [1, 17]}]
-    for j, name in enumerate(JOINT_NAMES):
+    for j, name in enumerate(keypoint_names("mano16")):
         translation = wrist if j == 0 else joints[j] - joints[PARENTS[j]]
         node = {"name": name, "translation": translation.tolist(), "rotation": quaternions[j].tolist()}
         children = [k + 1 for k, parent in enumerate(PARENTS) if parent == j]
@@ -165,22 +174,24 @@ def _nodes(
     return nodes
 
 
-def _primitive(buffer: _Buffer, hand: HandModel, vertices: np.ndarray) -> dict[str, Any]:
+def _four_weights(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (V, 4) that move each vertex most and their weights (V, 4), rows of sum 1."""
+    order = np.argsort(-weights, axis=1, kind="stable")[:, :4]
+    largest = np.take_along_axis(weights, order, axis=1)
+    return order.astype(np.uint8), (largest / largest.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _primitive(
+    buffer: _Buffer, hand: HandModel, vertices: np.ndarray, order: np.ndarray, weights: np.ndarray
+) -> dict[str, Any]:
     faces = np.asarray(hand.faces)
+    normals = vertex_normals(vertices, faces).astype(np.float32)
     attributes = {
         "POSITION": buffer.add(vertices, "VEC3", _FLOAT, _VERTEX_BUFFER),
-        "NORMAL": buffer.add(vertex_normals(vertices, faces).astype(np.float32), "VEC3", _FLOAT, _VERTEX_BUFFER),
+        "NORMAL": buffer.add(normals, "VEC3", _FLOAT, _VERTEX_BUFFER),
+        "JOINTS_0": buffer.add(np.where(weights > 0, order, 0).astype(np.uint8), "VEC4", _UINT8, _VERTEX_BUFFER),
+        "WEIGHTS_0": buffer.add(weights, "VEC4", _FLOAT, _VERTEX_BUFFER),
     }
-    weights = np.asarray(hand.weights)
-    num_sets = -(-int((weights != 0).sum(1).max()) // 4)  # four joints a set; MANO's own files need two
-    order = np.argsort(-weights, axis=1, kind="stable")[:, : 4 * num_sets]
-    ranked = np.take_along_axis(weights, order, axis=1)
-    ranked = (ranked / ranked.sum(1, keepdims=True)).astype(np.float32)
-    order = np.where(ranked > 0, order, 0).astype(np.uint8)
-    for s in range(num_sets):
-        four = slice(4 * s, 4 * s + 4)
-        attributes[f"JOINTS_{s}"] = buffer.add(order[:, four], "VEC4", _UINT8, _VERTEX_BUFFER)
-        attributes[f"WEIGHTS_{s}"] = buffer.add(ranked[:, four], "VEC4", _FLOAT, _VERTEX_BUFFER)
     indices = buffer.add(faces.astype(np.uint32).ravel(), "SCALAR", _UINT32, _INDEX_BUFFER)
     return {"attributes": attributes, "indices": indices, "material": 0}
 
@@ -220,18 +231,3 @@ def _animation(buffer: _Buffer, quaternions: np.ndarray, wrist: np.ndarray, fps:
             {"sampler": i, "target": {"node": node, "path": what}} for i, (node, what, _) in enumerate(outputs)
         ],
     }
-
-
-@jax.jit
-def corrective_distance(hand: HandModel, params: HandParams) -> Float[Array, "*b vertices"]:
-    """How far the pose correctives move each vertex: what a skin without them gets wrong.
-
-    Args:
-        hand: the model.
-        params: parameters with any leading axes (...).
-
-    Returns:
-        (..., V) metres.
-    """
-    plain = replace(hand, basis=hand.basis.at[1 + hand.num_betas :].set(0))
-    return jnp.linalg.norm(forward(hand, params).vertices - forward(plain, params).vertices, axis=-1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jhand.data.recording import Recording
@@ -49,7 +50,7 @@ class Result:
     landmarks: np.ndarray
     """(T, K, 3) the fitted points that the measurements were compared with, metres."""
     measured: np.ndarray
-    """(T, K, 3) the measurements, metres; those of a picture at the scale and depth of the fitted landmarks. 0 where not `seen`."""
+    """(T, K, 3) the measurements, metres, 0 where not `seen`; those of a picture at the scale and depth of the fit."""
     seen: np.ndarray
     """(T, K) bool."""
     errors: np.ndarray
@@ -65,11 +66,11 @@ class Result:
     def params(self) -> HandParams:
         """Leading axis (T,)."""
         betas = np.broadcast_to(self.betas, (self.num_frames, *self.betas.shape))
-        return HandParams(self.global_orient, self.hand_pose, betas, self.transl)
+        return HandParams(*map(jnp.asarray, (self.global_orient, self.hand_pose, betas, self.transl)))
 
     @property
     def scores(self) -> dict[str, float]:
-        """Mean, 95th percentile and largest error of the points seen, in `unit`; the mean also in percent of the hand's length."""
+        """Errors of the points seen: mean, 95th percentile and largest in `unit`, mean in percent of the hand's length."""
         counted = self.errors[self.seen]
         mean = float(counted.mean())
         return {
@@ -151,7 +152,9 @@ def load_result(path: str | os.PathLike) -> Result:
         raise ResultFileError(f"{path}: not an .npz file ({error})") from None
     missing = [f.name for f in fields(Result) if f.name not in entries]
     if missing:
-        raise ResultFileError(f"{path}: not a fitted hand; it lacks {', '.join(missing)}. `jhand fit` writes params.npz")
+        raise ResultFileError(
+            f"{path}: not a fitted hand; it lacks {', '.join(missing)}. `jhand fit` writes params.npz"
+        )
     plain = {key: entries[key].tolist() for key in ("name", "side", "model", "fps", "unit", "note", "hand_length")}
     tuples = {key: tuple(entries[key].tolist()) for key in ("up", "landmark_names")}
     return Result(**(entries | plain | tuples))
@@ -160,7 +163,7 @@ def load_result(path: str | os.PathLike) -> Result:
 def save_for_smplx(result: Result, folder: str | os.PathLike) -> None:
     """Write `smplx.npz`, the arguments of smplx's `MANO.forward`, and `smplx.json`, those of its constructor.
 
-    The arrays are global_orient (T, 3), hand_pose (T, 45), betas (T, 10), transl (T, 3) for a model with the file of this hand.
+    The arrays are global_orient (T, 3), hand_pose (T, 45), betas (T, 10) and transl (T, 3).
     """
     T = result.num_frames
     arrays = {
@@ -183,7 +186,9 @@ def save_for_smplx(result: Result, folder: str | os.PathLike) -> None:
     with part.open("wb") as out:
         np.savez_compressed(out, **arrays)
     part.replace(folder / "smplx.npz")
-    (folder / "smplx.json").write_text(json.dumps({"create": create, "about": about}, indent=1) + "\n", encoding="utf-8")
+    (folder / "smplx.json").write_text(
+        json.dumps({"create": create, "about": about}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def save_errors(result: Result, path: str | os.PathLike) -> None:

@@ -159,7 +159,12 @@ def _evenly(recording: Recording, num: int) -> Recording:
 
 
 def leap(
-    hand: HandModel, folder: str | Path, *, groups: Sequence[str] = LEAP_SCORED, learn: bool = True, num_frames: int = 200
+    hand: HandModel,
+    folder: str | Path,
+    *,
+    groups: Sequence[str] = LEAP_SCORED,
+    learn: bool = True,
+    num_frames: int = 200,
 ) -> list[Study]:
     """Groups of Leap recordings, with landmarks learned on other groups."""
     landmarks = None

@@ -59,7 +59,9 @@ def shade(
         normal = weights @ normals[f]
         normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
         lit = 0.35 + 0.65 * np.clip(normal @ _LIGHT, 0, 1)
-        lit = np.where(normal[..., 2] > 0.05, 0.25, lit)  # seen from behind: the open wrist, or a face turned inside out
+        lit = np.where(
+            normal[..., 2] > 0.05, 0.25, lit
+        )  # seen from behind: the open wrist, or a face turned inside out
         depth[window] = np.where(nearer, z, depth[window])
         picture[window] = np.where(nearer[..., None], lit[..., None] * colour, picture[window])
     return picture.reshape(size[0], supersample, size[1], supersample, 3).mean((1, 3))

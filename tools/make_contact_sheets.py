@@ -1,6 +1,6 @@
 """Draw the built-in hands: docs/pictures/hand_*.png, twelve poses by three shapes from three sides.
 
-    python tools/make_contact_sheets.py
+python tools/make_contact_sheets.py
 """
 
 import sys
@@ -63,7 +63,9 @@ def view(name: str, side: str) -> np.ndarray:
     if side == "right":
         return right
     M = np.diag([-1.0, 1, 1])
-    flip = np.diag([-1.0, 1, 1])  # the picture of a mirrored hand is mirrored left to right; x turns over to keep fingers up
+    flip = np.diag(
+        [-1.0, 1, 1]
+    )  # the picture of a mirrored hand is mirrored left to right; x turns over to keep fingers up
     return flip @ right @ M
 
 
@@ -81,7 +83,9 @@ def sheet(side: str, level: str, view_name: str, size: int = 150) -> np.ndarray:
         cells = []
         for vertices in np.asarray(mesh.vertices):
             seen = (vertices - np.asarray(hand.joint_basis[0, 4])) @ R.T
-            cells.append(shade(seen, np.asarray(hand.faces), size=(size, size), scale=size / 0.27, centre=(0.0, -0.005)))
+            cells.append(
+                shade(seen, np.asarray(hand.faces), size=(size, size), scale=size / 0.27, centre=(0.0, -0.005))
+            )
         rows.append(np.concatenate(cells, 1))
     return np.concatenate(rows, 0)
 
@@ -93,7 +97,9 @@ def main() -> None:
     for side in ("right", "left"):
         for view_name in VIEWS:
             matplotlib.image.imsave(out / f"hand_{side}_{view_name}.png", sheet(side, "default", view_name))
-    matplotlib.image.imsave(out / "hand_right_fine.png", np.concatenate([sheet("right", "fine", v)[150:300] for v in VIEWS]))
+    matplotlib.image.imsave(
+        out / "hand_right_fine.png", np.concatenate([sheet("right", "fine", v)[150:300] for v in VIEWS])
+    )
 
 
 if __name__ == "__main__":

@@ -171,7 +171,9 @@ def corrective_basis(
         columns = np.concatenate([np.arange(9 * (j - 1), 9 * j) for j in group])
         x = X[train][:, columns]
         solution = np.linalg.solve(x.T @ x + 0.5 * np.eye(len(columns)), x.T @ Y[train][:, members].reshape(len(x), -1))
-        posedirs[np.ix_(members, range(3), columns)] = solution.reshape(len(columns), len(members), 3).transpose(1, 2, 0)
+        posedirs[np.ix_(members, range(3), columns)] = solution.reshape(len(columns), len(members), 3).transpose(
+            1, 2, 0
+        )
     residual = np.linalg.norm(Y[test] - np.einsum("nf,vcf->nvc", X[test], posedirs), axis=-1)
     before = np.stack(errors)[test]
     return posedirs, {
@@ -268,7 +270,9 @@ def save(hand: dict, side: str, level: str) -> None:
     arrays["posedirs"] = np.asarray(hand["posedirs"], np.float16)
     arrays["faces"] = np.asarray(hand["faces"], np.int32)
     arrays["tip_ids"] = np.asarray(hand["tip_ids"], np.int32)
-    arrays["kintree_table"] = np.array([[2**32 - 1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14], range(16)], np.int64)
+    arrays["kintree_table"] = np.array(
+        [[2**32 - 1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14], range(16)], np.int64
+    )
     text = {
         "side": side,
         "level": level,
@@ -310,7 +314,9 @@ def main() -> None:
     drawn = people.draw(NUM_PEOPLE, ROOT / "build")
     tips = find_tips(drawn.vertices[0], drawn.joints[0], drawn.weights)
     directions = finger_directions()
-    flat = [straighten(v, J, drawn.weights, tips, directions) for v, J in zip(drawn.vertices, drawn.joints, strict=True)]
+    flat = [
+        straighten(v, J, drawn.weights, tips, directions) for v, J in zip(drawn.vertices, drawn.joints, strict=True)
+    ]
     v, J = np.stack([f[0] for f in flat]), np.stack([f[1] for f in flat])
     pair = knuckle_pair(v[0], J[0], drawn.weights)
     template, joints, shapedirs, joint_shapedirs = shape_space(v, J, tips, pair)

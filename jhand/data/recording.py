@@ -235,9 +235,7 @@ def _hands_of_frame(frame: Any, index: int) -> list[tuple[str, np.ndarray | None
     if not isinstance(frame, dict):
         raise RecordingError(f"frame {index}: expected an object with hands, got {type(frame).__name__}")
     if "hands" in frame:
-        entries = [
-            (h.get("handedness", "Left"), h.get("landmarks"), h.get("world_landmarks")) for h in frame["hands"]
-        ]
+        entries = [(h.get("handedness", "Left"), h.get("landmarks"), h.get("world_landmarks")) for h in frame["hands"]]
     else:
         tasks = "hand_landmarks" in frame or "hand_world_landmarks" in frame
         image = frame.get("hand_landmarks" if tasks else "multi_hand_landmarks") or []

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from jhand.geometry.camera import Camera, WeakCamera, project
 from jhand.geometry.rotations import skew, so3_exp, so3_left_jacobian, so3_log
@@ -40,31 +40,31 @@ _PARENT_OF_FINGER_JOINTS = np.array(PARENTS[1:])
 class FitSettings:
     """What a fit trusts. All are traced: another value does not recompile."""
 
-    sigma_3d: ArrayLike = 0.002
+    sigma_3d: Array | float = 0.002
     """Metres: standard deviation of a 3D measurement of weight 1."""
-    sigma_2d: ArrayLike = 2.0
+    sigma_2d: Array | float = 2.0
     """Pixels: standard deviation of a 2D measurement of weight 1."""
-    robust: ArrayLike = jnp.inf
+    robust: Array | float = jnp.inf
     """Residual, in sigmas, from which a measurement counts linearly (pseudo-Huber) instead of squared."""
-    sigma_pose: ArrayLike = 1.0
+    sigma_pose: Array | float = 1.0
     """Multiple of the pose prior's standard deviations."""
-    sigma_shape: ArrayLike = 1.0
+    sigma_shape: Array | float = 1.0
     """Standard deviation of each shape coefficient."""
-    max_beta: ArrayLike = 3.0
+    max_beta: Array | float = 3.0
     """Shape coefficients beyond this are charged in every frame, 0.1 beyond it as much as one sigma: what a tracker gets wrong it gets
     wrong in each frame alike, and many frames would otherwise buy an impossible shape."""
-    sigma_limit: ArrayLike = 0.02
+    sigma_limit: Array | float = 0.02
     """Radians beyond a joint limit that cost as much as one sigma."""
-    orient_rate: ArrayLike = 3.0
+    orient_rate: Array | float = 3.0
     """Radians per second: standard deviation of the wrist's angular speed, in sequences."""
-    pose_rate: ArrayLike = 3.0
+    pose_rate: Array | float = 3.0
     """Radians per second: standard deviation of the speed of each joint, in sequences."""
-    transl_rate: ArrayLike = 0.5
+    transl_rate: Array | float = 0.5
     """Metres per second: standard deviation of the wrist's speed, in sequences."""
-    anneal: ArrayLike = 20.0
+    anneal: Array | float = 20.0
     """Weight of the priors in the first iteration; falls by 0.3 each iteration to 1. Twist is barely seen by points, and a strong
     start keeps it from running away."""
-    tolerance: ArrayLike = 1e-4
+    tolerance: Array | float = 1e-4
     """Relative decrease of the cost under which a step counts as the last."""
 
 
@@ -78,16 +78,40 @@ class FreeWeakCamera:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class InSpace:
+    """Landmarks measured in metres."""
+
+    points: Float[Array, "*b k 3"]
+    weights: Float[Array, "*b k"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class InPicture:
+    """Landmarks measured in pixels."""
+
+    points: Float[Array, "*b k 2"]
+    weights: Float[Array, "*b k"]
+    camera: Camera | WeakCamera | FreeWeakCamera
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Measurements:
     """Landmarks seen in T frames; what was not measured at all is None."""
 
-    points3d: Float[Array, "*b k 3"] | None
-    weights3d: Float[Array, "*b k"] | None
-    points2d: Float[Array, "*b k 2"] | None
-    weights2d: Float[Array, "*b k"] | None
-    camera: Camera | WeakCamera | FreeWeakCamera | None
+    space: InSpace | None
+    picture: InPicture | None
     linked: Float[Array, "*b steps"]
     """(T - 1): 1 where a frame follows the one before, 0 where they are unrelated."""
+
+    @property
+    def weights(self) -> Float[Array, "*b k"]:
+        """Those of the points in space, or where there are none of those in the picture."""
+        seen = self.picture if self.space is None else self.space
+        if seen is None:
+            raise ValueError("nothing was measured")
+        return seen.weights
 
 
 @jax.tree_util.register_dataclass
@@ -162,7 +186,10 @@ def _landmark_jacobian(hand: HandModel, params: HandParams, landmark_set: Landma
     # betas move the rest landmark and, down the chain of bones, every joint
     d_joints = jnp.moveaxis(hand.joint_basis[1:], 0, -1)  # (16, 3, B)
     d_bones = jnp.einsum(
-        "tjab,jbs->tjas", G[:, _PARENT_OF_FINGER_JOINTS], d_joints[1:] - d_joints[_PARENT_OF_FINGER_JOINTS], precision=HIGHEST
+        "tjab,jbs->tjas",
+        G[:, _PARENT_OF_FINGER_JOINTS],
+        d_joints[1:] - d_joints[_PARENT_OF_FINGER_JOINTS],
+        precision=HIGHEST,
     )
     d_posed = d_joints[0] + jnp.einsum("aj,tacs->tjcs", _ANCESTORS[1:], d_bones, precision=HIGHEST)
     d_transl = d_posed - jnp.einsum("tjab,jbs->tjas", G, d_joints, precision=HIGHEST)
@@ -175,7 +202,7 @@ def _landmark_jacobian(hand: HandModel, params: HandParams, landmark_set: Landma
     return points, jnp.concatenate([turn[:, :, 0], by_pose, by_transl, by_shape], -1)
 
 
-def _pseudo_huber(squared: Array, robust: ArrayLike) -> tuple[Array, Array]:
+def _pseudo_huber(squared: Array, robust: Array | float) -> tuple[Array, Array]:
     """Cost and weight of squared residuals in sigmas (Charbonnier et al. 1997), written to hold for an infinite `robust`."""
     root = jnp.sqrt(1 + squared / jnp.square(robust))
     return 2 * squared / (1 + root), 1 / root
@@ -198,7 +225,7 @@ def _whitening(hand: HandModel) -> Array:
     return hand.hands_components / hand.hands_sd[:, None]
 
 
-def _rates(settings: FitSettings, dt: ArrayLike) -> Array:
+def _rates(settings: FitSettings, dt: Array | float) -> Array:
     """Precision (51,) of the step from one frame to the next."""
     rates = jnp.concatenate(
         [
@@ -225,21 +252,21 @@ def cost(
     landmark_set: LandmarkSet,
     seen: Measurements,
     settings: FitSettings,
-    dt: ArrayLike,
-    prior_weight: ArrayLike,
+    dt: Array | float,
+    prior_weight: Array | float,
 ) -> Array:
     """Sum of squares that `linearise` expands: data (robust), limits, smoothness, and the priors times `prior_weight`."""
     points = predict_3d(hand, params, landmark_set)
     total = jnp.zeros(())
-    if seen.points3d is not None:
-        squared = jnp.sum(jnp.square(points - seen.points3d), -1) / jnp.square(settings.sigma_3d)
-        total = total + jnp.sum(seen.weights3d * _pseudo_huber(squared, settings.robust)[0])
-    if seen.points2d is not None:
-        uv = predict_2d(seen.camera, points, params.transl)
-        squared = jnp.sum(jnp.square(uv - seen.points2d), -1) / jnp.square(settings.sigma_2d)
+    if seen.space is not None:
+        squared = jnp.sum(jnp.square(points - seen.space.points), -1) / jnp.square(settings.sigma_3d)
+        total = total + jnp.sum(seen.space.weights * _pseudo_huber(squared, settings.robust)[0])
+    if seen.picture is not None:
+        uv = predict_2d(seen.picture.camera, points, params.transl)
+        squared = jnp.sum(jnp.square(uv - seen.picture.points), -1) / jnp.square(settings.sigma_2d)
         # multiplying a masked infinity by 0 would give NaN
-        robust_cost = jnp.where(seen.weights2d > 0, _pseudo_huber(squared, settings.robust)[0], 0)
-        total = total + jnp.sum(seen.weights2d * robust_cost)
+        robust_cost = jnp.where(seen.picture.weights > 0, _pseudo_huber(squared, settings.robust)[0], 0)
+        total = total + jnp.sum(seen.picture.weights * robust_cost)
     total = total + jnp.sum(jnp.square(limit_excess(hand, params.hand_pose) / settings.sigma_limit))
     total = total + jnp.sum(seen.linked[:, None] * _rates(settings, dt) * jnp.square(_steps(params)))
     pose = params.hand_pose.reshape(-1, 45) - hand.hands_mean
@@ -254,9 +281,9 @@ def linearise(
     landmark_set: LandmarkSet,
     seen: Measurements,
     settings: FitSettings,
-    dt: ArrayLike,
-    prior_weight: ArrayLike,
-    shape_is_free: ArrayLike,
+    dt: Array | float,
+    prior_weight: Array | float,
+    shape_is_free: Array | float,
 ) -> NormalEquations:
     """Gauss-Newton blocks at `params` (T frames, one shape). `shape_is_free` 0 keeps the shape where it is."""
     n, B = NUM_FRAME_UNKNOWNS, hand.num_betas
@@ -271,19 +298,20 @@ def linearise(
         H = H + jnp.einsum("tkcx,tkcy->txy", weighted, jacobian, precision=HIGHEST)
         return H, g + jnp.einsum("tkcx,tkc->tx", weighted, residual, precision=HIGHEST)
 
-    if seen.points3d is not None:
-        residual = points - seen.points3d
+    if seen.space is not None:
+        residual = points - seen.space.points
         squared = jnp.sum(jnp.square(residual), -1) / jnp.square(settings.sigma_3d)
-        weights = seen.weights3d * _pseudo_huber(squared, settings.robust)[1] / jnp.square(settings.sigma_3d)
+        weights = seen.space.weights * _pseudo_huber(squared, settings.robust)[1] / jnp.square(settings.sigma_3d)
         H, g = add(H, g, weights, residual, J)
-    if seen.points2d is not None:
+    if seen.picture is not None:
+        camera = seen.picture.camera
         over_points = jax.vmap(jax.jacfwd(_image_point, argnums=(1, 2)), in_axes=(None, 0, None))
-        by_point, by_transl = jax.vmap(over_points)(seen.camera, points, params.transl)
+        by_point, by_transl = jax.vmap(over_points)(camera, points, params.transl)
         J2 = jnp.einsum("tkuc,tkcx->tkux", by_point, J, precision=HIGHEST).at[..., TRANSL].add(by_transl)
-        visible = seen.weights2d > 0
-        residual = jnp.where(visible[..., None], predict_2d(seen.camera, points, params.transl) - seen.points2d, 0)
+        visible = seen.picture.weights > 0
+        residual = jnp.where(visible[..., None], predict_2d(camera, points, params.transl) - seen.picture.points, 0)
         squared = jnp.sum(jnp.square(residual), -1) / jnp.square(settings.sigma_2d)
-        weights = seen.weights2d * _pseudo_huber(squared, settings.robust)[1] / jnp.square(settings.sigma_2d)
+        weights = seen.picture.weights * _pseudo_huber(squared, settings.robust)[1] / jnp.square(settings.sigma_2d)
         H, g = add(H, g, weights, residual, jnp.where(visible[..., None, None], J2, 0))
 
     free = jnp.concatenate([jnp.ones(n), jnp.full(B, shape_is_free)])

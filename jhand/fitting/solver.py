@@ -3,7 +3,7 @@
 Both run one batched Levenberg-Marquardt solve in a single jitted call. A hand by itself is a sequence of one frame.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,8 @@ from jhand.fitting.lm import damped_iterations
 from jhand.fitting.measurements import (
     FitSettings,
     FreeWeakCamera,
+    InPicture,
+    InSpace,
     Measurements,
     cost,
     linearise,
@@ -64,9 +66,9 @@ def _solve(
     landmark_set: LandmarkSet,
     seen: Measurements,
     settings: FitSettings,
-    dt: ArrayLike,
-    shape_is_free: ArrayLike,
-    iterations: ArrayLike,
+    dt: Array | float,
+    shape_is_free: Array | float,
+    iterations: Array | int,
 ) -> tuple[HandParams, Array, Array]:
     """Sequences (N, T): parameters with betas (N, B), final cost (N,) and whether each converged (N,)."""
     warm_up = jnp.ceil(jnp.log(jnp.maximum(settings.anneal, 1.0)) / -np.log(_ANNEAL_RATE))
@@ -100,8 +102,8 @@ def _solve_alone(
     landmark_set: LandmarkSet,
     seen: Measurements,
     settings: FitSettings,
-    shape_is_free: ArrayLike,
-    iterations: ArrayLike,
+    shape_is_free: Array | float,
+    iterations: Array | int,
 ) -> tuple[HandParams, Array, Array]:
     """Frames by themselves (N, 1) from S starts each (N, S): parameters, costs and convergence of all (N, S, ...)."""
     num, num_starts = starts.transl.shape[:2]
@@ -117,10 +119,11 @@ def _solve_alone(
 
 def _starts(hand: HandModel, landmark_set: LandmarkSet, seen: Measurements, betas: Array) -> HandParams:
     """Where to begin with frames by themselves (N, 1, ...): parameters (N, S, ...)."""
-    if seen.points3d is not None:
-        return start_3d(hand, landmark_set, seen.points3d[:, 0], seen.weights3d[:, 0], betas)
-    camera = jax.tree.map(lambda a: a[:, 0], seen.camera)
-    return starts_2d(hand, landmark_set, seen.points2d[:, 0], seen.weights2d[:, 0], camera, betas)
+    first = jax.tree.map(lambda a: a[:, 0], replace(seen, linked=None))
+    if first.space is not None:
+        return start_3d(hand, landmark_set, first.space.points, first.space.weights, betas)
+    picture = first.picture
+    return starts_2d(hand, landmark_set, picture.points, picture.weights, picture.camera, betas)
 
 
 @jax.jit
@@ -131,8 +134,8 @@ def _fit_alone(
     seen: Measurements,
     settings: FitSettings,
     betas: Array,
-    shape_is_free: ArrayLike,
-    iterations: ArrayLike,
+    shape_is_free: Array | float,
+    iterations: Array | int,
 ) -> Fit:
     """The best of all starts for each of N hands, as (N, 1)."""
     if starts is None:
@@ -151,13 +154,12 @@ def _start_sequence(
     seen: Measurements,
     settings: FitSettings,
     betas: Array,
-    shape_is_free: ArrayLike,
-    iterations: ArrayLike,
+    shape_is_free: Array | float,
+    iterations: Array | int,
 ) -> HandParams:
     """Frames of N sequences fitted by themselves, and of each frame's explanations the one on the cheapest path."""
-    weights = seen.weights3d if seen.weights3d is not None else seen.weights2d
-    num, num_frames = weights.shape[:2]
-    has_evidence = jnp.sum(weights > 0, -1) >= _MIN_POINTS
+    num, num_frames = seen.weights.shape[:2]
+    has_evidence = jnp.sum(seen.weights > 0, -1) >= _MIN_POINTS
     alone = jax.tree.map(lambda a: a.reshape(num * num_frames, 1, *a.shape[2:]), replace(seen, linked=None))
     alone = replace(alone, linked=jnp.ones((num * num_frames, 0)))
     starts = _starts(hand, landmark_set, alone, jnp.repeat(betas, num_frames, axis=0))
@@ -177,9 +179,9 @@ def _fit_together(
     landmark_set: LandmarkSet,
     seen: Measurements,
     settings: FitSettings,
-    dt: ArrayLike,
-    shape_is_free: ArrayLike,
-    iterations: ArrayLike,
+    dt: Array | float,
+    shape_is_free: Array | float,
+    iterations: Array | int,
 ) -> Fit:
     """N sequences of T frames, each solved at once."""
     params, _, converged = _solve(hand, start, landmark_set, seen, settings, dt, shape_is_free, iterations)
@@ -193,16 +195,18 @@ def _describe(
     landmark_set: LandmarkSet,
     seen: Measurements,
     settings: FitSettings,
-    dt: ArrayLike,
-    shape_is_free: ArrayLike,
+    dt: Array | float,
+    shape_is_free: Array | float,
 ) -> Fit:
     """What users see of a solution (N, T) with betas (N, B)."""
     points = jax.vmap(lambda p: predict_3d(hand, p, landmark_set))(params)
-    if seen.points3d is not None:
-        errors, weights = jnp.linalg.norm(points - seen.points3d, axis=-1), seen.weights3d
+    camera = None if seen.picture is None else seen.picture.camera
+    if seen.space is not None:
+        errors = jnp.linalg.norm(points - seen.space.points, axis=-1)
     else:
-        uv = jax.vmap(predict_2d)(seen.camera, points, params.transl)
-        errors, weights = jnp.linalg.norm(uv - seen.points2d, axis=-1), seen.weights2d
+        uv = jax.vmap(predict_2d)(camera, points, params.transl)
+        errors = jnp.linalg.norm(uv - seen.picture.points, axis=-1)
+    weights = seen.weights
     errors = jnp.where(weights > 0, errors, 0)
     total = jnp.sum(weights, -1)
     rms = jnp.sqrt(jnp.sum(weights * jnp.square(errors), -1) / jnp.where(total > 0, total, 1))
@@ -211,7 +215,6 @@ def _describe(
         eq = linearise(hand, params, landmark_set, seen, settings, dt, 1.0, shape_is_free)
         return marginal_covariance(eq.A, eq.q, eq.B, eq.C)
 
-    camera = seen.camera
     if isinstance(camera, FreeWeakCamera):
         scale = camera.focal / params.transl[..., 2]
         camera = WeakCamera(scale=scale, offset=jnp.zeros((*scale.shape, 2)))
@@ -236,7 +239,9 @@ def _points(name: str, points: ArrayLike, weights: ArrayLike | None, landmark_se
     if points.ndim < 2 or points.shape[-2:] != (K, size):
         hint = ""
         if K == 21 and points.ndim >= 2 and points.shape[-2] == 16:
-            hint = "; these look like the 16 joints of MANO: convert_keypoints(..., source='mano16', target='openpose21')"
+            hint = (
+                "; these look like the 16 joints of MANO: convert_keypoints(..., source='mano16', target='openpose21')"
+            )
         elif points.ndim >= 2 and points.shape[-2] == K and points.shape[-1] != size:
             hint = f"; each point needs {size} numbers"
         raise ValueError(f"{name}: expected shape (..., {K}, {size}), got {points.shape}{hint}")
@@ -275,45 +280,40 @@ def _gather(
     if keypoints3d is None and keypoints2d is None:
         raise ValueError("nothing to fit: give keypoints3d (..., 21, 3), keypoints2d (..., 21, 2), or both")
     landmark_set = keypoint_landmarks(hand) if landmarks is None else landmarks
-    p3, w3, p2, w2 = None, None, None, None
+    space = picture = None
     if keypoints3d is not None:
-        p3, w3 = _points("keypoints3d", keypoints3d, weights, landmark_set, 3)
+        space = InSpace(*_points("keypoints3d", keypoints3d, weights, landmark_set, 3))
     if keypoints2d is not None:
         if keypoints3d is not None and camera is None:
             raise ValueError("keypoints2d beside keypoints3d need a camera: their frame is known in metres")
-        p2, w2 = _points("keypoints2d", keypoints2d, weights2d if weights2d is not None else weights, landmark_set, 2)
-    batch = (p3 if p3 is not None else p2).shape[:-2]
-    if p3 is not None and p2 is not None and p2.shape[:-2] != batch:
-        raise ValueError(f"keypoints3d and keypoints2d: leading axes differ, {batch} and {p2.shape[:-2]}")
+        trust = weights if weights2d is None else weights2d
+        points, trust = _points("keypoints2d", keypoints2d, trust, landmark_set, 2)
+        batch = points.shape[:-2]
+        seen_by = FreeWeakCamera(jnp.full(batch, _NOMINAL_FOCAL)) if camera is None else _repeat(camera, batch)
+        picture = InPicture(points, trust, seen_by)
+    seen = Measurements(space, picture, jnp.zeros(()))
+    batch = seen.weights.shape[:-1]
+    if space is not None and picture is not None and picture.weights.shape != space.weights.shape:
+        raise ValueError(
+            f"keypoints3d and keypoints2d: leading axes differ, {batch} and {picture.weights.shape[:-1]}"
+        )
     if len(batch) < num_time_axes:
         raise ValueError("fit_sequence needs a time axis: (..., T, 21, 3) or (..., T, 21, 2); for one frame use fit")
-    frames = batch[len(batch) - num_time_axes :] if num_time_axes else (1,)
-    flat = (int(np.prod(batch[: len(batch) - num_time_axes])), *frames)
-    if p2 is not None:
-        if camera is None:
-            seen_by = FreeWeakCamera(jnp.full(flat, _NOMINAL_FOCAL))
-        else:
-            tails = jax.tree.map(jnp.ndim, _unbatched(camera))
-            seen_by = jax.tree.map(
-                lambda a, tail: jnp.broadcast_to(a, (*batch, *a.shape[a.ndim - tail :])).reshape(
-                    *flat, *a.shape[a.ndim - tail :]
-                ),
-                camera,
-                tails,
-            )
-    else:
-        seen_by = None
-    num, num_frames = flat
-    points = Measurements(p3, w3, p2, w2, None, jnp.zeros((*batch, 0)))
-    seen = jax.tree.map(lambda a: a.reshape(*flat, *a.shape[len(batch) :]), points)
-    return landmark_set, replace(seen, camera=seen_by, linked=jnp.ones((num, num_frames - 1))), batch
+    frames = batch[-1] if num_time_axes else 1
+    num = int(np.prod(batch)) // max(frames, 1)
+    seen = jax.tree.map(lambda a: a.reshape(num, frames, *a.shape[len(batch) :]), replace(seen, linked=None))
+    return landmark_set, replace(seen, linked=jnp.ones((num, max(frames - 1, 0)))), batch
 
 
-def _unbatched(camera: Camera | WeakCamera) -> Camera | WeakCamera:
-    """A camera without leading axes, for its shapes."""
-    if isinstance(camera, WeakCamera):
-        return WeakCamera(scale=np.zeros(()), offset=np.zeros(2))
-    return Camera(K=np.zeros((3, 3)), T_cam_world=np.zeros((4, 4)), distortion=np.zeros(8))
+def _repeat(camera: Camera | WeakCamera, batch: tuple[int, ...]) -> Camera | WeakCamera:
+    """A camera for every frame."""
+    core = {"K": 2, "T_cam_world": 2, "distortion": 1, "scale": 0, "offset": 1}
+    repeated = {}
+    for field in fields(camera):
+        array = jnp.asarray(getattr(camera, field.name))
+        tail = array.shape[array.ndim - core[field.name] :]
+        repeated[field.name] = jnp.broadcast_to(array, (*batch, *tail))
+    return replace(camera, **repeated)
 
 
 def fit(
@@ -353,7 +353,7 @@ def fit(
         ValueError: points of another shape than the landmarks, or not finite under a positive weight.
     """
     landmark_set, seen, batch = _gather(hand, 0, keypoints3d, keypoints2d, camera, weights, weights2d, landmarks)
-    num = (seen.points3d if seen.points3d is not None else seen.points2d).shape[0]
+    num = seen.weights.shape[0]
     shape_is_free = jnp.asarray(betas is None, jnp.float32)
     known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
     known = jnp.broadcast_to(known, (*batch, hand.num_betas)).reshape(num, hand.num_betas)
@@ -407,13 +407,14 @@ def fit_sequence(
         ValueError: points of another shape than the landmarks, or not finite under a positive weight, or a sequence without any.
     """
     landmark_set, seen, batch = _gather(hand, 1, keypoints3d, keypoints2d, camera, weights, weights2d, landmarks)
-    seen_weights = seen.weights3d if seen.weights3d is not None else seen.weights2d
-    num, num_frames = seen_weights.shape[:2]
+    num, num_frames = seen.weights.shape[:2]
     if not fps > 0:
         raise ValueError(f"fps: expected a positive number, got {fps}")
-    has_evidence = jnp.sum(seen_weights > 0, -1) >= _MIN_POINTS
+    has_evidence = jnp.sum(seen.weights > 0, -1) >= _MIN_POINTS
     if not isinstance(has_evidence, jax.core.Tracer) and not np.asarray(has_evidence).any(-1).all():
-        raise ValueError("a sequence has no frame with at least three points of positive weight: there is no hand to fit")
+        raise ValueError(
+            "a sequence has no frame with at least three points of positive weight: there is no hand to fit"
+        )
     shape_is_free = jnp.asarray(betas is None, jnp.float32)
     known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
     known = jnp.broadcast_to(known, (*batch[:-1], hand.num_betas)).reshape(num, hand.num_betas)
@@ -444,11 +445,13 @@ def _repeat_last(tree: Any, num_frames: int) -> Any:
 def _pad_time(seen: Measurements, num_frames: int) -> Measurements:
     """Unrelated frames without evidence appended."""
     given = seen.linked.shape[1] + 1
-    points = _repeat_last(replace(seen, linked=None), num_frames)
-    is_given = (jnp.arange(num_frames) < given).astype(jnp.float32)
-    blank = lambda w: None if w is None else w * is_given[:, None]  # noqa: E731
-    linked = jnp.pad(seen.linked, ((0, 0), (0, num_frames - given)))
-    return replace(points, weights3d=blank(points.weights3d), weights2d=blank(points.weights2d), linked=linked)
+    longer = _repeat_last(replace(seen, linked=None), num_frames)
+    is_given = (jnp.arange(num_frames) < given).astype(jnp.float32)[:, None]
+    if longer.space is not None:
+        longer = replace(longer, space=replace(longer.space, weights=longer.space.weights * is_given))
+    if longer.picture is not None:
+        longer = replace(longer, picture=replace(longer.picture, weights=longer.picture.weights * is_given))
+    return replace(longer, linked=jnp.pad(seen.linked, ((0, 0), (0, num_frames - given))))
 
 
 def _cheapest_path(candidates: HandParams, final: Array, has_evidence: Array) -> HandParams:

@@ -21,7 +21,9 @@ def _rest_poses(hand: HandModel, landmark_set: LandmarkSet, betas: Array) -> tup
     """Poses (2, 15, 3) to begin with, flat and mean, and their landmarks (N, 2, K, 3) for shapes (N, B)."""
     poses = jnp.stack([jnp.zeros((15, 3)), hand.hands_mean.reshape(15, 3)])
     num = betas.shape[0]
-    params = HandParams(jnp.zeros((num, 2, 3)), jnp.broadcast_to(poses, (num, 2, 15, 3)), betas[:, None], jnp.zeros((num, 2, 3)))
+    params = HandParams(
+        jnp.zeros((num, 2, 3)), jnp.broadcast_to(poses, (num, 2, 15, 3)), betas[:, None], jnp.zeros((num, 2, 3))
+    )
     return poses, landmarks(hand, params, landmark_set)
 
 
@@ -124,7 +126,9 @@ def starts_2d(
         cos = (jnp.einsum("nvij,nij->nv", R, R[rows, best], precision=HIGHEST) - 1) / 2
         taken = taken | (cos > np.cos(np.pi / 4))
     pick = jnp.stack(chosen, -1)
-    R, shift, scale = (jnp.take_along_axis(x, pick.reshape(num, -1, *(1,) * (x.ndim - 2)), 1) for x in (R, shift, scale))
+    R, shift, scale = (
+        jnp.take_along_axis(x, pick.reshape(num, -1, *(1,) * (x.ndim - 2)), 1) for x in (R, shift, scale)
+    )
     # scale is 1 / depth in normalised coordinates; the rest hand's origin lands at shift
     z = 1 / scale
     t = jnp.stack([shift.real * z, shift.imag * z, z], -1)

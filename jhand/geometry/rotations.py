@@ -101,7 +101,9 @@ def rotation_to_quaternion(rotation: ArrayLike) -> Float[Array, "*b 4"]:
     m = jnp.asarray(rotation)
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     # four times the products q_i q_j, one row per pivot i
-    ww4 = jnp.stack([1 + xx + yy + zz, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
+    ww4 = jnp.stack(
+        [1 + xx + yy + zz, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1
+    )
     xx4 = jnp.stack([ww4[..., 1], 1 + xx - yy - zz, m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]], -1)
     yy4 = jnp.stack([ww4[..., 2], xx4[..., 2], 1 - xx + yy - zz, m[..., 1, 2] + m[..., 2, 1]], -1)
     zz4 = jnp.stack([ww4[..., 3], xx4[..., 3], yy4[..., 3], 1 - xx - yy + zz], -1)

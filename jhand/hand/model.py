@@ -84,13 +84,13 @@ class HandModel:
 class HandParams:
     """Pose, shape and place of hands, with smplx's names and meanings. Leading axes of the four fields broadcast."""
 
-    global_orient: Float[Array, "*b 3"]
+    global_orient: Float[Array, "... 3"]
     """Axis-angle, radians, about the wrist joint."""
-    hand_pose: Float[Array, "*b 15 3"]
+    hand_pose: Float[Array, "... 15 3"]
     """Axis-angle of the finger joints in MANO order, radians, relative to the flat hand."""
-    betas: Float[Array, "*b n"]
+    betas: Float[Array, "... n"]
     """Shape coefficients."""
-    transl: Float[Array, "*b 3"]
+    transl: Float[Array, "... 3"]
     """Metres, added after rotation."""
 
     @classmethod

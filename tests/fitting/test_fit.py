@@ -11,7 +11,7 @@ import pytest
 from jhand.fitting import measurements
 from jhand.fitting.calibrate import attach_markers, fit_landmarks
 from jhand.fitting.solver import _fit_alone, fit, fit_sequence
-from jhand.fitting.measurements import FitSettings, Measurements
+from jhand.fitting.measurements import FitSettings, InPicture, InSpace, Measurements
 from jhand.geometry.camera import make_camera, project
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
@@ -51,7 +51,9 @@ def _random_params(hand, shape, seed=0):
 def _motion(hand, num_frames, seed=0):
     """A hand that closes while it turns and moves, one shape."""
     ends = _random_params(hand, (2,), seed)
-    ends = replace(ends, global_orient=ends.global_orient * 0.5, betas=jnp.broadcast_to(ends.betas[:1], ends.betas.shape))
+    ends = replace(
+        ends, global_orient=ends.global_orient * 0.5, betas=jnp.broadcast_to(ends.betas[:1], ends.betas.shape)
+    )
     s = jnp.linspace(0, 1, num_frames)
     return jax.tree.map(lambda a: a[0] + s.reshape(-1, *(1,) * (a.ndim - 1)) * (a[1] - a[0]), ends)
 
@@ -185,7 +187,9 @@ def test_what_nothing_observes_has_the_variance_of_the_prior(right):
     # the other fingers tell something about a hidden one through the prior, never more than all of it
     assert (sd[:3] <= np.sqrt(np.diagonal(prior)).reshape(15, 3)[:3] * 1.01).all()
     seen = fit(right, keypoints3d=truth)
-    flexion = np.einsum("jab,jac->jbc", np.asarray(right.axes), np.asarray(right.axes))  # identity: axes are orthonormal
+    flexion = np.einsum(
+        "jab,jac->jbc", np.asarray(right.axes), np.asarray(right.axes)
+    )  # identity: axes are orthonormal
     np.testing.assert_allclose(flexion, np.broadcast_to(np.eye(3), (15, 3, 3)), atol=1e-5)
     seen_sd = np.sqrt(np.diagonal(seen.covariance))[3:48].reshape(15, 3)
     assert sd[0].max() > 2 * seen_sd[0].min()
@@ -201,12 +205,12 @@ def _toy_problem(hand, num_frames=3):
         make_camera(focal=500.0, principal=[320.0, 240.0], distortion=jnp.array([0.1, 0.01, 0.002, 0.001, 0, 0, 0, 0])),
     )
     key = jax.random.key(0)
+    weights = jnp.ones(points.shape[:-1])
     seen = Measurements(
-        points3d=points + 0.01 * jax.random.normal(key, points.shape),
-        weights3d=jnp.ones(points.shape[:-1]),
-        points2d=measurements.predict_2d(camera, points, params.transl) + 3,
-        weights2d=jnp.ones(points.shape[:-1]).at[0, 3].set(0),
-        camera=camera,
+        space=InSpace(points + 0.01 * jax.random.normal(key, points.shape), weights),
+        picture=InPicture(
+            measurements.predict_2d(camera, points, params.transl) + 3, weights.at[0, 3].set(0), camera
+        ),
         linked=jnp.ones(num_frames - 1),
     )
     # outside the limits and beyond the range of shapes, so that those terms are felt

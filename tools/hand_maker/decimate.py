@@ -11,7 +11,9 @@ _MIN_NORMAL_AGREEMENT = 0.2  # cosine by which a triangle may turn in one collap
 _SLIVER_COST = 2e-10  # metres^4: what a needle of a triangle costs, beside quadrics of area times squared distance
 
 
-def decimate(poses: np.ndarray, faces: np.ndarray, num_vertices: int, num_boundary: int, keep: set[int]) -> tuple[np.ndarray, np.ndarray]:
+def decimate(
+    poses: np.ndarray, faces: np.ndarray, num_vertices: int, num_boundary: int, keep: set[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Collapse a disc to `num_vertices` with `num_boundary` boundary edges.
 
     Args:
@@ -133,7 +135,11 @@ class _Mesh:
                 push(u, v)
         while not done():
             _, u, v, version_u, version_v = heapq.heappop(heap)
-            if u not in self.alive or v not in self.alive or (version_u, version_v) != (self.version[u], self.version[v]):
+            if (
+                u not in self.alive
+                or v not in self.alive
+                or (version_u, version_v) != (self.version[u], self.version[v])
+            ):
                 continue
             if self._cost(u, v) is None:
                 continue

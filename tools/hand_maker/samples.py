@@ -61,7 +61,9 @@ def _draw(num: int, seed: int) -> dict[str, np.ndarray]:
         joints.append(heads[[bones.index(b) for b in BONES]])
 
     dense = np.zeros((len(vertices[0]), len(bones)))
-    np.add.at(dense, (np.arange(len(dense))[:, None], model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy())
+    np.add.at(
+        dense, (np.arange(len(dense))[:, None], model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy()
+    )
     folded = np.zeros((len(dense), 16))
     for b, name in enumerate(bones):  # metacarpals and forearm belong to the wrist
         folded[:, BONES.index(name) if name in BONES else 0] += dense[:, b]

@@ -41,7 +41,11 @@ def dual_quaternion(vertices: np.ndarray, weights: np.ndarray, G: np.ndarray, t:
 
 
 def straighten(
-    vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, tips: dict[str, int], directions: dict[str, np.ndarray]
+    vertices: np.ndarray,
+    joints: np.ndarray,
+    weights: np.ndarray,
+    tips: dict[str, int],
+    directions: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The flat hand: every bone of a finger, its last one ending at the tip vertex, turned into the finger's direction."""
     G, p = np.tile(np.eye(3), (16, 1, 1)), joints.copy()
@@ -55,7 +59,11 @@ def straighten(
     flat = dual_quaternion(vertices, weights, G, p - np.einsum("jab,jb->ja", G, joints))
     for finger, chain in FINGERS.items():
         # the tip is skinned by more than its bone; put it, and with it the last millimetres of skin, back on the line
-        off = p[chain[2]] + directions[finger] * ((flat[tips[finger]] - p[chain[2]]) @ directions[finger]) - flat[tips[finger]]
+        off = (
+            p[chain[2]]
+            + directions[finger] * ((flat[tips[finger]] - p[chain[2]]) @ directions[finger])
+            - flat[tips[finger]]
+        )
         near = np.exp(-np.sum((flat - flat[tips[finger]]) ** 2, 1) / 0.006**2) * weights[:, list(chain)].sum(1)
         flat += (near / near[tips[finger]])[:, None] * off
     return flat, p

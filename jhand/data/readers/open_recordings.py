@@ -105,9 +105,7 @@ def read_hand_video(folder: str | os.PathLike) -> Recording:
     path = _file(folder, "hand_video", "human_hand_video_keypoints.npz")
     with np.load(path, allow_pickle=False) as z:
         world, image = z["mp_world_m"], z["mp_image_norm"][..., :2] * np.array([1280, 720], np.float32)
-    return make_recording(
-        "hand video", side="right", fps=30.0, keypoints3d=world, keypoints2d=image, size=(1280, 720)
-    )
+    return make_recording("hand video", side="right", fps=30.0, keypoints3d=world, keypoints2d=image, size=(1280, 720))
 
 
 def read_hand_markers(folder: str | os.PathLike) -> MarkerRecording:
