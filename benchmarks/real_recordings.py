@@ -57,7 +57,7 @@ def table(results: dict) -> str:
     every = m["all markers"]
     lines += [
         "",
-        f"Markers after attaching, all: mean {every['mean']:.2f} mm, p95 {every['p95']:.2f} mm, largest beta {every['max_beta']:.2f}.",
+        f"Markers after attaching, all: mean {every['mean']:.2f} mm, p95 {every['p95']:.2f} mm.",
         "",
     ]
     lines += ["| hidden marker, mm | hand: mean | p95 | wrong shape: mean | rigid: mean |", "|---|---|---|---|---|"]

@@ -4,12 +4,18 @@ A hand is a pytree of arrays. `load_hand` gives one, `forward` poses it, `fit` f
 """
 
 from jhand import metrics as metrics
+from jhand.compile_cache import enable_compile_cache as enable_compile_cache
+from jhand.fitting.calibrate import attach_markers as attach_markers
 from jhand.fitting.calibrate import fit_landmarks as fit_landmarks
+from jhand.fitting.lm import levenberg_marquardt as levenberg_marquardt
+from jhand.fitting.measurements import FitSettings as FitSettings
 from jhand.fitting.solver import Fit as Fit
 from jhand.fitting.solver import fit as fit
 from jhand.fitting.solver import fit_sequence as fit_sequence
-from jhand.fitting.lm import levenberg_marquardt as levenberg_marquardt
-from jhand.fitting.measurements import FitSettings as FitSettings
+from jhand.geometry.camera import Camera as Camera
+from jhand.geometry.camera import WeakCamera as WeakCamera
+from jhand.geometry.camera import make_camera as make_camera
+from jhand.geometry.camera import project as project
 from jhand.hand.anatomy import joint_angles as joint_angles
 from jhand.hand.anatomy import limit_penalty as limit_penalty
 from jhand.hand.anatomy import pose_from_angles as pose_from_angles
@@ -30,6 +36,10 @@ from jhand.hand.model import HandModel as HandModel
 from jhand.hand.model import HandParams as HandParams
 from jhand.hand.model import T_world_wrist as T_world_wrist
 from jhand.hand.model import with_T_world_wrist as with_T_world_wrist
+from jhand.hand.pose_space import pose_from_pca as pose_from_pca
+from jhand.hand.pose_space import pose_to_pca as pose_to_pca
+from jhand.hand.sides import mirror_hand as mirror_hand
+from jhand.hand.sides import mirror_params as mirror_params
 from jhand.hand.skeleton import convert_keypoints as convert_keypoints
 
 __version__ = "0.1.0"

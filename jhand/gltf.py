@@ -20,6 +20,8 @@ from jhand.geometry.rotations import rotation_to_quaternion, so3_exp
 from jhand.hand.kinematics import forward, shape_hand
 from jhand.hand.model import PARENTS, HandModel, HandParams, check_params
 from jhand.hand.skeleton import keypoint_names
+from jhand.results import upright
+from jhand.viz import vertex_normals
 
 _MATERIAL = {
     "name": "skin",
@@ -61,18 +63,6 @@ class _Buffer:
             }
         self.accessors.append(accessor)
         return len(self.accessors) - 1
-
-
-def upright(up: tuple[float, float, float]) -> np.ndarray:
-    """The rotation (3, 3) that takes the direction `up` to +y and leaves x as it is where it can.
-
-    A camera's frame (y down, z forward) becomes that of glTF and OpenGL (y up, z towards the viewer).
-    """
-    y = np.asarray(up, float) / np.linalg.norm(up)
-    x = np.array([1.0, 0, 0]) if abs(y[0]) < 0.9 else np.array([0, 0, 1.0])
-    x = x - (x @ y) * y
-    x /= np.linalg.norm(x)
-    return np.stack([x, y, np.cross(x, y)])
 
 
 def write_glb(
@@ -134,7 +124,7 @@ def write_glb(
                 "inverseBindMatrices": buffer.add(_inverse_bind(joints), "MAT4", _FLOAT),
             }
         ],
-        "animations": [_animation(buffer, quaternions, wrist, fps)],
+        "animations": [_animation(buffer, quaternions, wrist, float(fps))],
         "buffers": [{"byteLength": len(buffer.data)}],
         "bufferViews": buffer.views,
         "accessors": buffer.accessors,
@@ -194,16 +184,6 @@ def _primitive(
     }
     indices = buffer.add(faces.astype(np.uint32).ravel(), "SCALAR", _UINT32, _INDEX_BUFFER)
     return {"attributes": attributes, "indices": indices, "material": 0}
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals (..., V, 3) of meshes (..., V, 3) with triangles (F, 3), means of the faces around by area."""
-    corners = vertices[..., faces, :]
-    face_normals = np.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
-    normals = np.zeros(vertices.shape)
-    for k in range(3):
-        np.add.at(normals, (..., faces[:, k], slice(None)), face_normals)
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-20)
 
 
 def _inverse_bind(joints: np.ndarray) -> np.ndarray:

@@ -70,7 +70,9 @@ class Result:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Errors of the points seen: mean, 95th percentile and largest in `unit`, mean in percent of the hand's length."""
+        """Errors of the points seen: mean, 95th percentile and largest in `unit`, mean in percent of the hand's
+        length.
+        """
         counted = self.errors[self.seen]
         mean = float(counted.mean())
         return {
@@ -122,6 +124,18 @@ def _length(keypoints: Any) -> float:
     """Wrist to tip of the middle finger along its bones: the same in every frame but for the correctives of the tip."""
     chain = np.asarray(keypoints)[:, [0, 9, 10, 11, 12]]
     return float(np.linalg.norm(np.diff(chain, axis=1), axis=-1).sum(-1).mean())
+
+
+def upright(up: tuple[float, float, float]) -> np.ndarray:
+    """The rotation (3, 3) that takes the direction `up` to +y and leaves x as it is where it can.
+
+    A camera's frame (y down, z forward) becomes that of glTF and OpenGL (y up, z towards the viewer).
+    """
+    y = np.asarray(up, float) / np.linalg.norm(up)
+    x = np.array([1.0, 0, 0]) if abs(y[0]) < 0.9 else np.array([0, 0, 1.0])
+    x = x - (x @ y) * y
+    x /= np.linalg.norm(x)
+    return np.stack([x, y, np.cross(x, y)])
 
 
 def vertices_of(hand: HandModel, result: Result) -> np.ndarray:

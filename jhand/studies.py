@@ -1,4 +1,5 @@
-"""Real recordings through the fit, by fixed protocols: what `jhand demo` runs and `benchmarks/real_recordings.py` scores.
+"""Real recordings through the fit, by fixed protocols: what `jhand demo` runs and `benchmarks/real_recordings.py`
+scores.
 
 Landmark sets are learned on one part of a source's recordings, frozen, and scored on another.
 """
@@ -108,11 +109,21 @@ def fit_recording(
     return Study(recording, found, np.asarray(found.errors), seen, "px", note or "scaled orthography, depth not scored")
 
 
+def metres(recording: Recording) -> np.ndarray:
+    """Keypoints (T, 21, 3) of a recording that has them."""
+    if recording.keypoints3d is None:
+        raise ValueError(f"{recording.name} has no keypoints in metres")
+    return recording.keypoints3d
+
+
 def hand_size_2d(recording: Recording) -> float:
-    """Length of the hand in the picture, pixels: wrist to tip of the middle finger along its bones, in the frame that shows it longest.
+    """Length of the hand in the picture, pixels: wrist to tip of the middle finger along its bones, in the frame that
+    shows it longest.
 
     Frames foreshorten it, so the 95th percentile over frames is taken.
     """
+    if recording.keypoints2d is None:
+        raise ValueError(f"{recording.name} has no keypoints in a picture")
     chain = recording.keypoints2d[:, [0, 9, 10, 11, 12]]
     complete = (recording.confidence[:, [0, 9, 10, 11, 12]] > 0).all(-1)
     if not complete.any():
@@ -148,7 +159,7 @@ def quest(hand: HandModel, folder: str | Path, *, learn: bool = True) -> Study:
     poses = read_quest_poses(folder)
     learned = clip_frames(poses, 0, poses.num_frames, 2)
     scored = replace(clip_frames(poses, 1, poses.num_frames, 2), name="Quest poses")
-    landmarks = fit_landmarks(hand, learned.keypoints3d, settings=UNRELATED) if learn else None
+    landmarks = fit_landmarks(hand, metres(learned), settings=UNRELATED) if learn else None
     note = "landmarks learned on the other poses" if learn else "its joints taken for anatomical ones"
     return fit_recording(hand, scored, landmarks=landmarks, settings=UNRELATED, note=note)
 
@@ -174,7 +185,7 @@ def leap(
         pad = lambda a: np.concatenate([a, np.zeros((most - len(a), *a.shape[1:]), a.dtype)])  # noqa: E731
         landmarks = fit_landmarks(
             hand,
-            np.stack([pad(r.keypoints3d) for r in learned]),
+            np.stack([pad(metres(r)) for r in learned]),
             weights=np.stack([pad(r.confidence) for r in learned]),
             settings=UNRELATED,
         )
@@ -189,13 +200,15 @@ def hand_video(hand: HandModel, folder: str | Path, *, learn: bool = True) -> St
     """The second half of the video's world landmarks, with landmarks learned on its first half."""
     video = read_hand_video(folder)
     half = video.num_frames // 2
-    landmarks = fit_landmarks(hand, clip_frames(video, 0, half).keypoints3d, fps=video.fps) if learn else None
+    landmarks = fit_landmarks(hand, metres(clip_frames(video, 0, half)), fps=video.fps) if learn else None
     note = "landmarks learned on the first half" if learn else "MediaPipe's points taken for joints"
     return fit_recording(hand, clip_frames(video, half, video.num_frames), landmarks=landmarks, note=note)
 
 
 def marker_guess(hand: HandModel, names: Sequence[str]) -> np.ndarray:
-    """Rough places (K, 3) of the markers of `read_hand_markers` on the rest hand: over the bones they are named after."""
+    """Rough places (K, 3) of the markers of `read_hand_markers` on the rest hand: over the bones they are named
+    after.
+    """
     joints, tips = np.asarray(hand.joint_basis[0]), np.asarray(hand.v_template)[list(hand.tips)]
     up = np.array([0.0, 0.008, 0.0])
     palm = joints[4] - joints[0]

@@ -1,10 +1,22 @@
-"""Pictures of hands in plain numpy: a small z-buffer painter for reports and documentation (the differentiable renderer is another part)."""
+"""Pictures of fitted hands: a small z-buffer painter in plain numpy, and figures made with it.
+
+The painter is for reports and documentation; it is not differentiable.
+"""
+
+import os
+from collections.abc import Sequence
 
 import numpy as np
+
+from jhand.hand.model import HandModel
+from jhand.hand.skeleton import bones
+from jhand.results import Result, upright, vertices_of
 
 _SKIN = np.array([0.86, 0.66, 0.55])
 _BACKGROUND = np.array([1.0, 1.0, 1.0])
 _LIGHT = np.array([-0.35, -0.55, -0.76])  # from the upper left, behind the camera
+_TURN = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # the view from the side
+_MEASURED, _FITTED, _INK = "#b3261e", "#1f4e79", "#333333"
 
 
 def shade(
@@ -31,37 +43,176 @@ def shade(
     """
     supersample = 2
     height, width = (supersample * s for s in size)
-    v = np.asarray(vertices, float)
+    v, faces = np.asarray(vertices, float), np.asarray(faces)
     uv = (v[:, :2] - centre) * scale * supersample + np.array([width - 1, height - 1]) / 2
-    normals = np.zeros_like(v)
-    corners = v[faces]
+    normals = vertex_normals(v, faces)
+
+    # every pixel of every triangle's box, all triangles at once
+    corners = uv[faces]
+    lo = np.maximum(np.ceil(corners.min(1)).astype(int), 0)
+    hi = np.minimum(np.floor(corners.max(1)).astype(int), [width - 1, height - 1])
+    box = np.maximum(hi - lo + 1, 0)
+    area = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    count = np.where(np.abs(area) > 1e-9, box.prod(1), 0)
+    face = np.repeat(np.arange(len(faces)), count)
+    within = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
+    pixel = lo[face] + np.stack([within % box[face, 0], within // box[face, 0]], -1)
+
+    a, b, c = corners[face].transpose(1, 0, 2)
+    wb, wc = _cross(pixel - a, c - a) / area[face], _cross(b - a, pixel - a) / area[face]
+    weights = np.stack([1 - wb - wc, wb, wc], -1)
+    inside = (weights >= 0).all(-1)
+    face, pixel, weights = face[inside], pixel[inside], weights[inside]
+    z = np.sum(weights * v[faces[face], 2], -1)
+
+    # of several values written to one pixel the last stays: the nearest
+    address = pixel[:, 1] * width + pixel[:, 0]
+    order = np.argsort(-z, kind="stable")
+    nearest = np.full(height * width, -1)
+    nearest[address[order]] = order
+    shown = nearest[nearest >= 0]
+    normal = np.sum(weights[shown, :, None] * normals[faces[face[shown]]], 1)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
+    lit = 0.35 + 0.65 * np.clip(normal @ _LIGHT, 0, 1)
+    lit = np.where(normal[:, 2] > 0.05, 0.25, lit)  # from behind: the open wrist, or a face turned inside out
+    picture = np.tile(_BACKGROUND, (height * width, 1))
+    picture[nearest >= 0] = lit[:, None] * colour
+    return picture.reshape(size[0], supersample, size[1], supersample, 3).mean((1, 3))
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals (V, 3) of a mesh (V, 3) with triangles (F, 3): means of the faces around by area."""
+    corners = vertices[faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros(vertices.shape)
     for k in range(3):
         np.add.at(normals, faces[:, k], face_normals)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
 
-    depth = np.full((height, width), np.inf)
-    picture = np.tile(_BACKGROUND, (height, width, 1))
-    for f, corner in zip(faces, uv[faces], strict=True):
-        lo = np.maximum(np.ceil(corner.min(0)).astype(int), 0)
-        hi = np.minimum(np.floor(corner.max(0)).astype(int), [width - 1, height - 1])
-        (ax, ay), (bx, by), (cx, cy) = corner
-        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
-        if (hi < lo).any() or abs(area) < 1e-9:
-            continue
-        x, y = np.meshgrid(np.arange(lo[0], hi[0] + 1), np.arange(lo[1], hi[1] + 1))
-        wb = ((x - ax) * (cy - ay) - (cx - ax) * (y - ay)) / area
-        wc = ((bx - ax) * (y - ay) - (x - ax) * (by - ay)) / area
-        weights = np.stack([1 - wb - wc, wb, wc], -1)
-        z = weights @ v[f, 2]
-        window = np.s_[lo[1] : hi[1] + 1, lo[0] : hi[0] + 1]
-        nearer = (weights >= 0).all(-1) & (z < depth[window])
-        normal = weights @ normals[f]
-        normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
-        lit = 0.35 + 0.65 * np.clip(normal @ _LIGHT, 0, 1)
-        lit = np.where(
-            normal[..., 2] > 0.05, 0.25, lit
-        )  # seen from behind: the open wrist, or a face turned inside out
-        depth[window] = np.where(nearer, z, depth[window])
-        picture[window] = np.where(nearer[..., None], lit[..., None] * colour, picture[window])
-    return picture.reshape(size[0], supersample, size[1], supersample, 3).mean((1, 3))
+
+def _view(result: Result) -> np.ndarray:
+    """Rotation (3, 3) from the frame of a result to that of a camera in front of it (y down), up being up."""
+    return np.diag([1.0, -1.0, -1.0]) @ upright(result.up)
+
+
+def _frames(result: Result, num: int) -> np.ndarray:
+    """Up to `num` frames that show a hand, evenly spread."""
+    shown = np.flatnonzero(result.seen.sum(1) >= 3)
+    return shown[np.unique(np.linspace(0, len(shown) - 1, num).round().astype(int))]
+
+
+def _draw(
+    axes: "matplotlib.axes.Axes", result: Result, vertices: np.ndarray, faces: np.ndarray, t: int, turn: np.ndarray
+) -> None:
+    """One frame: the mesh, and the measurements as dots, each joined to the point that was fitted to it."""
+    R = turn @ _view(result)
+    about = vertices[t].mean(0)
+    v, measured, fitted = ((x - about) @ R.T for x in (vertices[t], result.measured[t], result.landmarks[t]))
+    seen = result.seen[t]
+    reach = 1.12 * np.abs(v[:, :2]).max()
+    size = 240
+    picture = shade(v, faces, size=(size, size), scale=size / (2 * reach))
+    axes.imshow(picture, extent=(-reach, reach, reach, -reach), interpolation="bilinear")
+    if len(seen) == 21:
+        for i, j in bones("openpose21"):
+            if seen[i] and seen[j]:
+                axes.plot(*measured[[i, j], :2].T, color=_MEASURED, lw=0.8, alpha=0.55)
+    for k in np.flatnonzero(seen):
+        axes.plot(*np.stack([measured[k], fitted[k]])[:, :2].T, color=_INK, lw=0.8)
+    axes.plot(*measured[seen, :2].T, "o", ms=2.6, mfc="white", mec=_MEASURED, mew=0.9)
+    axes.set(xlim=(-reach, reach), ylim=(reach, -reach))
+    axes.axis("off")
+
+
+def plot_fit(hand: HandModel, result: Result, path: str | os.PathLike, *, num_frames: int = 5) -> None:
+    """Write a picture of a fit: the mesh under the measurements in a few frames, from in front and from the side.
+
+    Args:
+        hand: the model.
+        result: a fit of it.
+        path: a file of any ending that matplotlib knows, such as `.png`.
+        num_frames: at most so many frames.
+    """
+    vertices, faces = vertices_of(hand, result), np.asarray(hand.faces)
+    frames = _frames(result, num_frames)
+    figure = _figure((2.1 * len(frames), 4.7))
+    rows = figure.subplots(2, len(frames), squeeze=False)
+    for column, t in enumerate(frames):
+        rows[0, column].set_title(f"{t / result.fps:.2f} s", fontsize=8, color=_INK)
+        _draw(rows[0, column], result, vertices, faces, t, np.eye(3))
+        _draw(rows[1, column], result, vertices, faces, t, _TURN)
+    scores = result.scores
+    figure.suptitle(
+        f"{result.name}, {result.side} hand: {scores['mean']:.2f} {result.unit} mean error, p95 {scores['p95']:.2f}",
+        fontsize=10,
+        color=_INK,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def plot_errors(result: Result, path: str | os.PathLike) -> None:
+    """Write a figure of the errors of a fit: over time, and of every landmark in every frame."""
+    names = [name.replace("_", " ") for name in result.landmark_names]
+    counted = np.where(result.seen, result.errors, np.nan)
+    seconds = np.arange(result.num_frames) / result.fps
+    some = result.seen.any(1)
+    mean = np.full(result.num_frames, np.nan)
+    mean[some], worst = np.nanmean(counted[some], 1), mean.copy()
+    worst[some] = np.nanmax(counted[some], 1)
+
+    figure = _figure((9, 5.6))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.1))
+    above.plot(seconds, worst, color=_MEASURED, lw=0.9, label="worst landmark")
+    above.plot(seconds, mean, color=_FITTED, lw=1.4, label="mean")
+    above.set_ylim(0)
+    above.set_ylabel(f"error, {result.unit}")
+    above.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
+    above.spines[["top", "right"]].set_visible(False)
+    half = 0.5 / result.fps
+    image = below.imshow(
+        counted.T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma_r",
+        vmin=0,
+        extent=(seconds[0] - half, seconds[-1] + half, len(names) - 0.5, -0.5),
+    )
+    below.set_yticks(range(len(names)), names, fontsize=7)
+    below.set_xlabel("seconds")
+    figure.colorbar(image, ax=[above, below], label=result.unit, fraction=0.03, pad=0.02)
+    figure.suptitle(result.name, fontsize=10, color=_INK)
+    figure.savefig(path, dpi=110)
+
+
+def plot_overview(hands: dict[str, HandModel], results: Sequence[Result], path: str | os.PathLike) -> None:
+    """Write one picture of many fits: the middle frame of each, with its mean error.
+
+    Args:
+        hands: the model of each side that occurs.
+        results: fits of them.
+        path: of the picture.
+    """
+    columns = min(8, len(results))
+    rows = -(-len(results) // columns)
+    figure = _figure((1.7 * columns, 2.0 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(results) :]:
+        axes.axis("off")
+    for axes, result in zip(grid, results, strict=False):
+        hand = hands[result.side]
+        shown = _frames(result, result.num_frames)
+        one = shown[len(shown) // 2]
+        _draw(axes, result, vertices_of(hand, result), np.asarray(hand.faces), one, np.eye(3))
+        axes.set_title(f"{result.name}\n{result.scores['mean']:.2f} {result.unit}", fontsize=7, color=_INK)
+    figure.savefig(path, dpi=110)
+
+
+def _figure(size: tuple[float, float]) -> "matplotlib.figure.Figure":
+    """A figure that opens no window whatever the user's backend."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")

@@ -52,7 +52,9 @@ class Glb:
         for node in self.document["scenes"][0]["nodes"]:
             descend(node, np.eye(4))
         skin = self.document["skins"][0]
-        inverse_bind = self.array(skin["inverseBindMatrices"]).astype(np.float64).transpose(0, 2, 1)  # stored by columns
+        inverse_bind = (
+            self.array(skin["inverseBindMatrices"]).astype(np.float64).transpose(0, 2, 1)
+        )  # stored by columns
         carry = np.stack([to_scene[node] for node in skin["joints"]]) @ inverse_bind
         v = np.c_[self.attribute("POSITION").astype(np.float64), np.ones(len(self.attribute("POSITION")))]
         each = np.einsum("vkab,vb->vka", carry[self.attribute("JOINTS_0")], v)

@@ -18,7 +18,8 @@ from jhand.hand.kinematics import forward  # noqa: E402
 from jhand.hand.model import HandModel, HandParams  # noqa: E402
 from jhand.viz import shade  # noqa: E402
 
-# Flexion of knuckle, middle and end joint in degrees for index, middle, pinky, ring; then the thumb. Abduction where it matters.
+# Flexion of knuckle, middle and end joint in degrees for index, middle, pinky, ring; then the thumb. Abduction where it
+# matters.
 _FLAT, _BENT = (0, 0, 0), (80, 100, 65)
 POSES = {
     "flat": ([_FLAT] * 4, _FLAT, {}),

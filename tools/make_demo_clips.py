@@ -2,8 +2,9 @@
 
     python tools/make_demo_clips.py [spoken_to_signed-0.4.0-py3-none-any.whl]
 
-Takes clips from the package spoken-to-signed==0.4.0 (MIT), one or two of each sign language whose hand is seen best, and keeps the image
-landmarks of the signing hand: eighths of a pixel in int16. Without an argument the wheel is downloaded from the package index.
+Takes clips from the package spoken-to-signed==0.4.0 (MIT), one or two of each sign language whose hand is seen best,
+and keeps the image landmarks of the signing hand: eighths of a pixel in int16. Without an argument the wheel is
+downloaded from the package index.
 """
 
 import csv

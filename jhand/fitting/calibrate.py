@@ -1,7 +1,7 @@
 """Where a source's points lie on the hand: trackers' joints and mocap markers as landmark sets.
 
-Estimated once, from other recordings than are scored, then frozen. Pose, shape and landmarks are refined in turn: poses and shapes by
-`fit_sequence`, landmarks by the linear least squares that is left, kept within bounds.
+Estimated once, from other recordings than are scored, then frozen. Pose, shape and landmarks are refined in turn: poses
+and shapes by `fit_sequence`, landmarks by the linear least squares that is left, kept within bounds.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from jhand.fitting.solver import fit_sequence
 from jhand.fitting.measurements import FitSettings
+from jhand.fitting.solver import fit_sequence
 from jhand.geometry.distance import closest_on_mesh
 from jhand.hand.kinematics import pose_hand
 from jhand.hand.landmark_sets import LandmarkSet, keypoint_landmarks, shift_landmarks, surface_landmarks
@@ -32,7 +32,9 @@ def _best_shift(
     offsets: Array,
     sigma: ArrayLike,
 ) -> Array:
-    """Shift (K, 3) on the rest hand that best explains residuals (M, K, 3) of M posed hands, towards zero total offset."""
+    """Shift (K, 3) on the rest hand that best explains residuals (M, K, 3) of M posed hands, towards zero total
+    offset.
+    """
     posed = pose_hand(rest_joints(hand, params.betas), params.global_orient, params.hand_pose, params.transl)
     M = jnp.einsum("kj,njab->nkab", landmark_set.weights, posed.rotations, precision=HIGHEST)
     w = weights / jnp.square(sigma)
@@ -45,7 +47,7 @@ def _alternate(
     hand: HandModel,
     landmark_set: LandmarkSet,
     points: Array,
-    weights: Array | None,
+    weights: ArrayLike | None,
     within_bounds: Callable[[LandmarkSet, LandmarkSet], LandmarkSet],
     settings: FitSettings,
     fps: float,

@@ -1,7 +1,7 @@
 """Levenberg-Marquardt for least squares on pytrees. Knows no hand.
 
-`levenberg_marquardt` takes any residual function; `damped_iterations` is the accept-or-reject loop underneath, which a problem with
-structure (see `jhand.fitting.solver`) runs with its own linear solver.
+`levenberg_marquardt` takes any residual function; `damped_iterations` is the accept-or-reject loop underneath, which a
+problem with structure (see `jhand.fitting.solver`) runs with its own linear solver.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,8 @@ def damped_iterations(
 
     Args:
         propose: `(x, iteration, damping) -> (cost at x, candidate)`.
-        cost: `(x, iteration) -> cost`; a cost that changes with the iteration (annealing) is compared at equal iterations.
+        cost: `(x, iteration) -> cost`; a cost that changes with the iteration (annealing) is compared at equal
+            iterations.
         x0: start.
         iterations: the most to take; traced, so that another number does not recompile.
         tolerance: relative decrease of the cost under which a step counts as the last.

@@ -1,7 +1,8 @@
 """What was measured, how much it is trusted, and the linearised terms of a fit.
 
-Every residual is divided by a stated sigma, so weights have no unit; a missing measurement has weight 0. The unknowns of a frame are
-a left perturbation of the wrist's rotation, the pose and the translation (51), those of a sequence its shape (betas).
+Every residual is divided by a stated sigma, so weights have no unit; a missing measurement has weight 0. The unknowns
+of a frame are a left perturbation of the wrist's rotation, the pose and the translation (51), those of a sequence its
+shape (betas).
 """
 
 from dataclasses import dataclass
@@ -51,8 +52,8 @@ class FitSettings:
     sigma_shape: Array | float = 1.0
     """Standard deviation of each shape coefficient."""
     max_beta: Array | float = 3.0
-    """Shape coefficients beyond this are charged in every frame, 0.1 beyond it as much as one sigma: what a tracker gets wrong it gets
-    wrong in each frame alike, and many frames would otherwise buy an impossible shape."""
+    """Shape coefficients beyond this are charged in every frame, 0.1 beyond it as much as one sigma: what a tracker
+    gets wrong it gets wrong in each frame alike, and many frames would otherwise buy an impossible shape."""
     sigma_limit: Array | float = 0.02
     """Radians beyond a joint limit that cost as much as one sigma."""
     orient_rate: Array | float = 3.0
@@ -62,8 +63,8 @@ class FitSettings:
     transl_rate: Array | float = 0.5
     """Metres per second: standard deviation of the wrist's speed, in sequences."""
     anneal: Array | float = 20.0
-    """Weight of the priors in the first iteration; falls by 0.3 each iteration to 1. Twist is barely seen by points, and a strong
-    start keeps it from running away."""
+    """Weight of the priors in the first iteration; falls by 0.3 each iteration to 1. Twist is barely seen by points,
+    and a strong start keeps it from running away."""
     tolerance: Array | float = 1e-4
     """Relative decrease of the cost under which a step counts as the last."""
 
@@ -71,7 +72,9 @@ class FitSettings:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FreeWeakCamera:
-    """Scaled orthography of unknown scale: u = focal * (x, y) / z of the hand's translation. Its focal length is nominal."""
+    """Scaled orthography of unknown scale: u = focal * (x, y) / z of the hand's translation. Its focal length is
+    nominal.
+    """
 
     focal: Float[Array, "*b"]
 
@@ -153,7 +156,9 @@ def predict_3d(hand: HandModel, params: HandParams, landmark_set: LandmarkSet) -
 
 
 def _landmark_jacobian(hand: HandModel, params: HandParams, landmark_set: LandmarkSet) -> tuple[Array, Array]:
-    """Landmarks (T, K, 3) and their derivatives (T, K, 3, 51 + B): closed form, about nine times cheaper than forward mode."""
+    """Landmarks (T, K, 3) and their derivatives (T, K, 3, 51 + B): closed form, about nine times cheaper than forward
+    mode.
+    """
     num_frames, K, B = params.transl.shape[0], landmark_set.weights.shape[0], hand.num_betas
     w = landmark_set.weights
     betas = jnp.broadcast_to(params.betas, (num_frames, B))
@@ -203,13 +208,17 @@ def _landmark_jacobian(hand: HandModel, params: HandParams, landmark_set: Landma
 
 
 def _pseudo_huber(squared: Array, robust: Array | float) -> tuple[Array, Array]:
-    """Cost and weight of squared residuals in sigmas (Charbonnier et al. 1997), written to hold for an infinite `robust`."""
+    """Cost and weight of squared residuals in sigmas (Charbonnier et al. 1997), written to hold for an infinite
+    `robust`.
+    """
     root = jnp.sqrt(1 + squared / jnp.square(robust))
     return 2 * squared / (1 + root), 1 / root
 
 
 def _limit_jacobian(hand: HandModel, hand_pose: Array) -> tuple[Array, Array]:
-    """Limit residuals (T, 15, 3) and their derivatives (T, 15, 3, 3): joints do not meet, so three tangents serve all."""
+    """Limit residuals (T, 15, 3) and their derivatives (T, 15, 3, 3): joints do not meet, so three tangents serve
+    all.
+    """
     tangents = jnp.broadcast_to(jnp.eye(3)[:, None, None, :], (3, *hand_pose.shape))
     residual, push = jax.linearize(lambda pose: limit_excess(hand, pose), hand_pose)
     return residual, jnp.moveaxis(jax.vmap(push)(tangents), 0, -1)
@@ -255,7 +264,9 @@ def cost(
     dt: Array | float,
     prior_weight: Array | float,
 ) -> Array:
-    """Sum of squares that `linearise` expands: data (robust), limits, smoothness, and the priors times `prior_weight`."""
+    """Sum of squares that `linearise` expands: data (robust), limits, smoothness, and the priors times
+    `prior_weight`.
+    """
     points = predict_3d(hand, params, landmark_set)
     total = jnp.zeros(())
     if seen.space is not None:

@@ -1,4 +1,5 @@
-"""Fit hands to measured landmarks: one frame at a time (`fit`) or a sequence of one shape, smooth in time (`fit_sequence`).
+"""Fit hands to measured landmarks: one frame at a time (`fit`) or a sequence of one shape, smooth in time
+(`fit_sequence`).
 
 Both run one batched Levenberg-Marquardt solve in a single jitted call. A hand by itself is a sequence of one frame.
 """
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jhand.fitting.banded import marginal_covariance, solve_bordered
@@ -50,14 +52,17 @@ class Fit:
     landmarks: Float[Array, "*b k 3"]
     """The fitted points that the measurements were compared with, metres."""
     errors: Float[Array, "*b k"]
-    """Distance of each landmark from its measurement: metres in 3D, pixels where only 2D was given; 0 where nothing was seen."""
+    """Distance of each landmark from its measurement: metres in 3D, pixels where only 2D was given; 0 where nothing was
+    seen."""
     rms: Float[Array, "*b"]
     """Weighted root mean square of `errors`."""
     converged: Bool[Array, "*b"]
     covariance: Float[Array, "*b d d"]
-    """Of wrist rotation (3, left perturbation), hand_pose (45), transl (3) and betas; what nothing observes shows the prior's."""
+    """Of wrist rotation (3, left perturbation), hand_pose (45), transl (3) and betas; what nothing observes shows the
+    prior's."""
     camera: Camera | WeakCamera | None
-    """The camera of the 2D measurements; for a hand seen without a camera the weak one that was estimated; None without any."""
+    """The camera of the 2D measurements; for a hand seen without a camera the weak one that was estimated; None without
+    any."""
 
 
 def _solve(
@@ -200,13 +205,14 @@ def _describe(
 ) -> Fit:
     """What users see of a solution (N, T) with betas (N, B)."""
     points = jax.vmap(lambda p: predict_3d(hand, p, landmark_set))(params)
-    camera = None if seen.picture is None else seen.picture.camera
-    if seen.space is not None:
-        errors = jnp.linalg.norm(points - seen.space.points, axis=-1)
-    else:
+    camera, weights = None, seen.weights
+    errors = jnp.zeros_like(weights)
+    if seen.picture is not None:
+        camera = seen.picture.camera
         uv = jax.vmap(predict_2d)(camera, points, params.transl)
         errors = jnp.linalg.norm(uv - seen.picture.points, axis=-1)
-    weights = seen.weights
+    if seen.space is not None:
+        errors = jnp.linalg.norm(points - seen.space.points, axis=-1)
     errors = jnp.where(weights > 0, errors, 0)
     total = jnp.sum(weights, -1)
     rms = jnp.sqrt(jnp.sum(weights * jnp.square(errors), -1) / jnp.where(total > 0, total, 1))
@@ -252,7 +258,7 @@ def _points(name: str, points: ArrayLike, weights: ArrayLike | None, landmark_se
         weights = jnp.broadcast_to(weights, points.shape[:-1])
     except ValueError:
         raise ValueError(f"weights of {name}: expected shape {points.shape[:-1]}, got {weights.shape}") from None
-    if not isinstance(points, jax.core.Tracer) and not isinstance(weights, jax.core.Tracer):
+    if not isinstance(points, Tracer) and not isinstance(weights, Tracer):
         p, w = np.asarray(points), np.asarray(weights)
         if not np.isfinite(w).all() or (w < 0).any():
             raise ValueError(f"weights of {name}: expected finite numbers of at least 0")
@@ -294,9 +300,7 @@ def _gather(
     seen = Measurements(space, picture, jnp.zeros(()))
     batch = seen.weights.shape[:-1]
     if space is not None and picture is not None and picture.weights.shape != space.weights.shape:
-        raise ValueError(
-            f"keypoints3d and keypoints2d: leading axes differ, {batch} and {picture.weights.shape[:-1]}"
-        )
+        raise ValueError(f"keypoints3d and keypoints2d: leading axes differ, {batch} and {picture.weights.shape[:-1]}")
     if len(batch) < num_time_axes:
         raise ValueError("fit_sequence needs a time axis: (..., T, 21, 3) or (..., T, 21, 2); for one frame use fit")
     frames = batch[-1] if num_time_axes else 1
@@ -336,7 +340,8 @@ def fit(
         hand: the model.
         keypoints3d: (..., 21, 3) metres, openpose21 order; with `landmarks` (..., K, 3).
         keypoints2d: (..., 21, 2) pixels.
-        camera: of the 2D points, leading axes broadcast; None for 2D points of an unknown camera, which are fitted by scaled
+        camera: of the 2D points, leading axes broadcast; None for 2D points of an unknown camera, which are fitted by
+            scaled
             orthography: their depth and true size stay unknown and are the prior's.
         weights: (..., 21) trust in each point, 0 for what is missing; measurements have sigma / sqrt(weight).
         weights2d: the same for the 2D points; by default `weights`.
@@ -383,8 +388,9 @@ def fit_sequence(
 ) -> Fit:
     """Recover hands over time: one shape a sequence, smooth motion.
 
-    Frames are first fitted by themselves; where a start is ambiguous (2D), the cheapest path through the candidates is taken. Then the
-    whole sequence is solved at once, in time and memory linear in its length. Frames without evidence are bridged.
+    Frames are first fitted by themselves; where a start is ambiguous (2D), the cheapest path through the candidates is
+    taken. Then the whole sequence is solved at once, in time and memory linear in its length. Frames without evidence
+    are bridged.
 
     Args:
         hand: the model.
@@ -404,14 +410,15 @@ def fit_sequence(
         The fit, with leading axes (..., T); the shape is repeated over time.
 
     Raises:
-        ValueError: points of another shape than the landmarks, or not finite under a positive weight, or a sequence without any.
+        ValueError: points of another shape than the landmarks, or not finite under a positive weight, or a sequence
+            without any.
     """
     landmark_set, seen, batch = _gather(hand, 1, keypoints3d, keypoints2d, camera, weights, weights2d, landmarks)
     num, num_frames = seen.weights.shape[:2]
     if not fps > 0:
         raise ValueError(f"fps: expected a positive number, got {fps}")
     has_evidence = jnp.sum(seen.weights > 0, -1) >= _MIN_POINTS
-    if not isinstance(has_evidence, jax.core.Tracer) and not np.asarray(has_evidence).any(-1).all():
+    if not isinstance(has_evidence, Tracer) and not np.asarray(has_evidence).any(-1).all():
         raise ValueError(
             "a sequence has no frame with at least three points of positive weight: there is no hand to fit"
         )
@@ -457,8 +464,8 @@ def _pad_time(seen: Measurements, num_frames: int) -> Measurements:
 def _cheapest_path(candidates: HandParams, final: Array, has_evidence: Array) -> HandParams:
     """One of S candidates for each of T frames (T, S, ...), by fit and continuity of orientation (Viterbi 1967).
 
-    A hand seen in 2D has near-equal explanations mirrored in depth; alone, frames would flip between them. Frames without evidence
-    repeat the last one that had some.
+    A hand seen in 2D has near-equal explanations mirrored in depth; alone, frames would flip between them. Frames
+    without evidence repeat the last one that had some.
     """
     num_frames = final.shape[0]
     frames = jnp.arange(num_frames)

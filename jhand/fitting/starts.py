@@ -1,6 +1,7 @@
-"""Where a fit begins: the palm's rotation from points in closed form, and the few explanations that 2D points leave open."""
+"""Where a fit begins: the palm's rotation from points in closed form, and the few explanations that 2D points leave
+open.
+"""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -33,7 +34,9 @@ def _rotation_about_root(root: Array, R: Array, t: Array) -> Array:
 
 
 def start_3d(hand: HandModel, landmark_set: LandmarkSet, points: Array, weights: Array, betas: Array) -> HandParams:
-    """The rest hand laid on measured points (N, K, 3) by its palm (Kabsch 1976): parameters (N, S, ...) from a flat and a mean pose."""
+    """The rest hand laid on measured points (N, K, 3) by its palm (Kabsch 1976): parameters (N, S, ...) from a flat and
+    a mean pose.
+    """
     poses, rest = _rest_poses(hand, landmark_set, betas)
     num, num_poses = rest.shape[:2]
     # the palm is rigid; fingers help only where it is not seen
@@ -89,8 +92,8 @@ def starts_2d(
 ) -> HandParams:
     """Explanations of image points (N, K, 2): parameters (N, S, ...).
 
-    Every view direction is tried with rotation in the picture, scale and shift in closed form; the best are kept that lie at least
-    45 degrees apart, since the one mirrored in depth is nearly as good.
+    Every view direction is tried with rotation in the picture, scale and shift in closed form; the best are kept that
+    lie at least 45 degrees apart, since the one mirrored in depth is nearly as good.
     """
     poses, rest = _rest_poses(hand, landmark_set, betas)
     num, num_poses = rest.shape[:2]
@@ -144,7 +147,9 @@ def starts_2d(
 
 
 def _normalise(points: Array, camera: Camera | WeakCamera | FreeWeakCamera) -> Array:
-    """Image points (N, K, 2) in units in which a point at depth z appears at (x, y) / z, distortion left out of a start."""
+    """Image points (N, K, 2) in units in which a point at depth z appears at (x, y) / z, distortion left out of a
+    start.
+    """
     if isinstance(camera, FreeWeakCamera):
         return points / camera.focal[:, None, None]
     if isinstance(camera, WeakCamera):

@@ -1,7 +1,7 @@
 """Cameras: OpenCV axes (x right, y down, z forward), pixel centres at integers.
 
-A camera is a pytree with any leading axes. `project` takes either kind; weak perspective is exact at one depth and converts to and
-from a full camera there.
+A camera is a pytree with any leading axes. `project` takes either kind; weak perspective is exact at one depth and
+converts to and from a full camera there.
 """
 
 from dataclasses import dataclass
@@ -97,8 +97,8 @@ def project(camera: Camera | WeakCamera, points: ArrayLike) -> Float[Array, "*b 
 
     Args:
         camera: leading axes (...).
-        points: (..., N, 3) metres, world frame; for a weak camera in camera axes. Points on the plane z = 0 of a full camera have no
-            image (infinite), points behind it a mirrored one: mask them by depth.
+        points: (..., N, 3) metres, world frame; for a weak camera in camera axes. Points on the plane z = 0 of a full
+            camera have no image (infinite), points behind it a mirrored one: mask them by depth.
 
     Returns:
         (..., N, 2) pixels.
@@ -115,13 +115,16 @@ def project(camera: Camera | WeakCamera, points: ArrayLike) -> Float[Array, "*b 
 
 
 def weak_from_camera(camera: Camera, depth: ArrayLike) -> WeakCamera:
-    """The weak camera that agrees with `camera` (no distortion, square pixels) on the plane z = `depth` (...) metres of its frame."""
+    """The weak camera that agrees with `camera` (no distortion, square pixels) on the plane z = `depth` (...) metres of
+    its frame.
+    """
     z = jnp.asarray(depth)
     return WeakCamera(scale=camera.K[..., 0, 0] / z, offset=camera.K[..., :2, 2])
 
 
 def translation_from_weak(weak: WeakCamera, camera: Camera) -> Float[Array, "*b 3"]:
-    """Where the origin of a weak camera's points lies in the frame of a full camera: adding it makes both agree at that depth.
+    """Where the origin of a weak camera's points lies in the frame of a full camera: adding it makes both agree at that
+    depth.
 
     Args:
         weak: leading axes (...).

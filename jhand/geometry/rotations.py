@@ -1,6 +1,8 @@
-"""Rotations: axis-angle at the boundary, 3x3 matrices inside, 6D for networks, quaternions (w, x, y, z) for file formats.
+"""Rotations: axis-angle at the boundary, 3x3 matrices inside, 6D for networks, quaternions (w, x, y, z) for file
+formats.
 
-Every function takes any leading axes and can be vmapped. Gradients of `so3_exp` are exact everywhere, the identity included.
+Every function takes any leading axes and can be vmapped. Gradients of `so3_exp` are exact everywhere, the identity
+included.
 """
 
 import jax.numpy as jnp
@@ -26,7 +28,9 @@ def skew(v: ArrayLike) -> Float[Array, "*b 3 3"]:
 
 
 def _sinc_terms(w: Array) -> tuple[Array, Array, Array, Array]:
-    """cos t, sin t / t, (1 - cos t) / t^2 and (t - sin t) / t^3 of t = |w|, smooth in w through zero, each (..., 1, 1)."""
+    """cos t, sin t / t, (1 - cos t) / t^2 and (t - sin t) / t^3 of t = |w|, smooth in w through zero, each (..., 1,
+    1).
+    """
     t2 = jnp.sum(w * w, -1)[..., None, None]
     small = t2 < _SMALL_ANGLE_SQUARED
     t2s = jnp.where(small, 1.0, t2)  # the branch not taken must stay finite for its gradient
@@ -40,7 +44,8 @@ def _sinc_terms(w: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def so3_exp(axis_angle: ArrayLike) -> Float[Array, "*b 3 3"]:
-    """Rotation matrices from axis-angle vectors (Rodrigues 1840): R = cos t I + sin t / t [w] + (1 - cos t) / t^2 w w^T.
+    """Rotation matrices from axis-angle vectors (Rodrigues 1840): R = cos t I + sin t / t [w] + (1 - cos t) / t^2 w
+    w^T.
 
     Args:
         axis_angle: (..., 3) radians, any length.

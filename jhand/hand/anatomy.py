@@ -1,8 +1,9 @@
 """Anatomical joint angles, the limits of their motion, and poses drawn over their whole range.
 
 Each finger joint turns by flexion, then abduction, then twist about its own axes (`HandModel.axes`):
-R = F(flexion) A(abduction) T(twist). On fingers flexion towards the palm is positive and abduction towards the thumb's side; the
-thumb's flexion carries it across the palm, its abduction away from the palm. The same angles mean the same pose on either side.
+R = F(flexion) A(abduction) T(twist). On fingers flexion towards the palm is positive and abduction towards the thumb's
+side; the thumb's flexion carries it across the palm, its abduction away from the palm. The same angles mean the same
+pose on either side.
 """
 
 import jax
@@ -16,10 +17,10 @@ from jhand.hand.model import HandModel
 
 HIGHEST = lax.Precision.HIGHEST
 
-# Degrees. Flexion and extension: American Academy of Orthopaedic Surgeons, Joint Motion (1965), and Norkin and White, Measurement of
-# Joint Motion (5th ed., 2016): finger MCP 90 and 20-45 of extension, PIP 100-110, DIP 80-90, thumb CMC 15-45 and abduction to 70,
-# MCP 50-60, IP 80 and 20 of extension. Finger MCP abduction: 20 to 25 to either side. Twist, and the sideways play of hinge joints,
-# are passive: a few degrees (Spurr et al., ECCV 2020, allow similar ones).
+# Degrees. Flexion and extension: American Academy of Orthopaedic Surgeons, Joint Motion (1965), and Norkin and White,
+# Measurement of Joint Motion (5th ed., 2016): finger MCP 90 and 20-45 of extension, PIP 100-110, DIP 80-90, thumb CMC
+# 15-45 and abduction to 70, MCP 50-60, IP 80 and 20 of extension. Finger MCP abduction: 20 to 25 to either side. Twist,
+# and the sideways play of hinge joints, are passive: a few degrees (Spurr et al., ECCV 2020, allow similar ones).
 _FINGER = (((-30, 95), (-25, 25), (-10, 10)), ((-10, 115), (-5, 5), (-5, 5)), ((-10, 90), (-5, 5), (-5, 5)))
 _THUMB = (((-25, 45), (-25, 65), (-25, 25)), ((-15, 60), (-15, 15), (-12, 12)), ((-20, 85), (-5, 5), (-5, 5)))
 
@@ -86,9 +87,9 @@ def limit_penalty(hand: HandModel, hand_pose: ArrayLike) -> Float[Array, "*b 15 
 def sample_poses(key: Array, hand: HandModel, shape: tuple[int, ...] = ()) -> Float[Array, "*shape 15 3"]:
     """Plausible poses over the full range of motion.
 
-    Fingers close together or each by itself, in equal parts; knuckle and middle joint of a finger go with its closing, loosely; the end
-    joint follows the middle one at two thirds (Lin, Wu and Huang 2000), loosely; spread shrinks as a finger closes. All within
-    `JOINT_LIMITS`.
+    Fingers close together or each by itself, in equal parts; knuckle and middle joint of a finger go with its closing,
+    loosely; the end joint follows the middle one at two thirds (Lin, Wu and Huang 2000), loosely; spread shrinks as a
+    finger closes. All within `JOINT_LIMITS`.
 
     Args:
         key: random key.

@@ -10,10 +10,10 @@ _FINGERS = ((1, 2, 3, 1), (4, 5, 6, 2), (7, 8, 9, 4), (10, 11, 12, 3), (13, 14, 
 def joint_axes(joints: np.ndarray, tips: np.ndarray, side: str) -> np.ndarray:
     """Flexion, abduction and twist axes of the 15 finger joints.
 
-    Twist runs along the bone. Flexion of a finger is about the axis across the palm, flexion of the thumb about the axis that
-    carries its tip towards the base of the little finger. Right-handed: flexion x abduction = twist. On a right hand a positive
-    flexion closes the finger towards the palm, a positive abduction moves it towards the thumb's side; a left hand has the mirrored
-    axes, so that the same angles mean the same pose.
+    Twist runs along the bone. Flexion of a finger is about the axis across the palm, flexion of the thumb about the
+    axis that carries its tip towards the base of the little finger. Right-handed: flexion x abduction = twist. On a
+    right hand a positive flexion closes the finger towards the palm, a positive abduction moves it towards the thumb's
+    side; a left hand has the mirrored axes, so that the same angles mean the same pose.
 
     Args:
         joints: rest joints (16, 3), MANO order, metres.

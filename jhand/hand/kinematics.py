@@ -1,7 +1,7 @@
 """Forward kinematics: from shape and pose to joints, keypoints and the skinned mesh.
 
-`forward` is `shape_hand`, `pose_hand` and `skin` in one; the stages are public so that what does not change is done once.
-The five fingers move in parallel, three levels deep, and keypoints never pay for the mesh.
+`forward` is `shape_hand`, `pose_hand` and `skin` in one; the stages are public so that what does not change is done
+once. The five fingers move in parallel, three levels deep, and keypoints never pay for the mesh.
 """
 
 from dataclasses import dataclass
@@ -106,9 +106,7 @@ def _pose_skeleton(J: Array, R: Array, t: Array, features: Array) -> PosedHand:
     batch = J.shape[:-2]
     local = R[..., 1:, :, :].reshape(*batch, 5, 3, 3, 3)
     rest = J[..., 1:, :].reshape(*batch, 5, 3, 3)
-    bones = rest - jnp.concatenate(
-        [jnp.broadcast_to(J[..., None, :1, :], (*batch, 5, 1, 3)), rest[..., :-1, :]], -2
-    )
+    bones = rest - jnp.concatenate([jnp.broadcast_to(J[..., None, :1, :], (*batch, 5, 1, 3)), rest[..., :-1, :]], -2)
     root = J[..., 0, :] + t
     G, p = R[..., None, 0, :, :], root[..., None, :]
     rotations, positions = [], []

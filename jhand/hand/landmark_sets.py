@@ -1,8 +1,8 @@
 """Landmark sets: named points on a hand, carried along by its bones.
 
-Keypoints, fingertips, motion-capture markers and a tracker's idea of a joint are all landmark sets. A tracker's joints are not
-anatomical joints: fitted as if they were, they bend the shape by many standard deviations. `jhand.fitting.fit_landmarks` estimates
-where a source's points lie on the rest hand, once.
+Keypoints, fingertips, motion-capture markers and a tracker's idea of a joint are all landmark sets. A tracker's joints
+are not anatomical joints: fitted as if they were, they bend the shape by many standard deviations.
+`jhand.fitting.fit_landmarks` estimates where a source's points lie on the rest hand, once.
 """
 
 from dataclasses import dataclass, field, replace
@@ -42,8 +42,8 @@ def vertex_landmarks(hand: HandModel, vertices: tuple[int, ...], names: tuple[st
 def keypoint_landmarks(hand: HandModel) -> LandmarkSet:
     """The 21 keypoints (openpose21) as landmarks: the starting point for a tracker's own idea of them.
 
-    A joint moves with its own bone and its parent's alike, so each holds it with weight one half: where a tracker puts the joint
-    somewhere else, the point follows the mean of the two.
+    A joint moves with its own bone and its parent's alike, so each holds it with weight one half: where a tracker puts
+    the joint somewhere else, the point follows the mean of the two.
     """
     num_features = hand.basis.shape[0]
     basis = jnp.zeros((num_features, 3, 21))

@@ -1,7 +1,8 @@
 """The parametric hand as a pytree of arrays, and the parameters that pose it.
 
-The layout is MANO's (Romero, Tzionas, Black, SIGGRAPH Asia 2017): a template mesh, ten shape directions, 135 pose correctives, 16 joints,
-linear blend skinning. A model is data; what can be done with it are the functions of `jhand.hand`.
+The layout is MANO's (Romero, Tzionas, Black, SIGGRAPH Asia 2017): a template mesh, ten shape directions, 135 pose
+correctives, 16 joints, linear blend skinning. A model is data; what can be done with it are the functions of
+`jhand.hand`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,8 @@ PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 class HandModel:
     """A hand to be shaped and posed. Made by `load_hand` or `make_hand`, never field by field.
 
-    Shape and pose blend in one matrix product, so template, shape directions and pose correctives are rows of one `basis`;
-    `v_template`, `shapedirs` and `posedirs` are views of it.
+    Shape and pose blend in one matrix product, so template, shape directions and pose correctives are rows of one
+    `basis`; `v_template`, `shapedirs` and `posedirs` are views of it.
     """
 
     basis: Float[Array, "features 3 vertices"]
@@ -131,7 +132,7 @@ def check_params(params: HandParams, hand: HandModel) -> HandParams:
                 hint = f"; {hand.name} has {hand.num_betas} shape coefficients: pad with zeros"
             raise ValueError(f"{name}: expected shape (..., {', '.join(map(str, tail))}), got {shape}{hint}")
     try:
-        params.batch
+        _ = params.batch
     except ValueError:
         shapes = {name: getattr(params, name).shape for name in expected}
         raise ValueError(f"leading axes of the parameters do not broadcast: {shapes}") from None

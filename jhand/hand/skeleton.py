@@ -1,21 +1,22 @@
 """Keypoint orders: which point stands where in the arrays of libraries, trackers and datasets.
 
-One table, by anatomical names. A finger's points are called by their joints from the palm outwards: `metacarpal` (base of the
-metacarpal), `mcp` (knuckle), `pip`, `dip`, `tip`; the thumb's are `cmc`, `mcp`, `ip`, `tip`.
+One table, by anatomical names. A finger's points are called by their joints from the palm outwards: `metacarpal` (base
+of the metacarpal), `mcp` (knuckle), `pip`, `dip`, `tip`; the thumb's are `cmc`, `mcp`, `ip`, `tip`.
 
 Sources, by the published description of each format:
   mano16, mano21      Romero et al. 2017; mano21 appends the tips as smplx does (thumb, index, middle, ring, little)
-  openpose21          OpenPose hand output; the same for MediaPipe Hands, FreiHAND, H2O, DexYCB, CMU Panoptic and OneHand10K
-  interhand21         InterHand2.6M skeleton: each finger from tip to base, the wrist last
+  openpose21          OpenPose hand output; the same for MediaPipe Hands, FreiHAND, H2O, DexYCB, CMU Panoptic and
+  OneHand10K interhand21         InterHand2.6M skeleton: each finger from tip to base, the wrist last
   ho3d21              HO-3D: MANO's joints, then the tips in smplx's order
   rhd21               Rendered Hand Pose: wrist, then each finger from tip to base
-  umetrack21          UmeTrack and HOT3D landmarks: tips, wrist, then inner joints, palm centre last; its thumb has no CMC
-  webxr25, openxr26   WebXR Hand Input and XR_EXT_hand_tracking: joints with metacarpal bases; OpenXR begins with the palm
-  leap20              Leap Motion: no wrist; the zero-length metacarpal of its thumb makes its `mcp` the anatomical CMC
-  coco_wholebody_*    the hands within COCO-WholeBody's 133 points, left from 91 and right from 112
+  umetrack21          UmeTrack and HOT3D landmarks: tips, wrist, then inner joints, palm centre last; its thumb has no
+  CMC webxr25, openxr26   WebXR Hand Input and XR_EXT_hand_tracking: joints with metacarpal bases; OpenXR begins with
+  the palm leap20              Leap Motion: no wrist; the zero-length metacarpal of its thumb makes its `mcp` the
+  anatomical CMC coco_wholebody_*    the hands within COCO-WholeBody's 133 points, left from 91 and right from 112
 """
 
 import difflib
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,12 +83,14 @@ def keypoint_names(order: str) -> tuple[str, ...]:
 
 
 def bones(order: str) -> tuple[tuple[int, int], ...]:
-    """Pairs of points to join when drawing a hand in this order: each finger outwards, starting from the wrist if it is there."""
+    """Pairs of points to join when drawing a hand in this order: each finger outwards, starting from the wrist if it is
+    there.
+    """
     names = keypoint_names(order)
     pairs = []
     for finger in FINGERS:
         chain = [name for name in ("wrist", *_chain(finger, with_metacarpal=True)) if name in names]
-        pairs += [(names.index(a), names.index(b)) for a, b in zip(chain[:-1], chain[1:], strict=True)]
+        pairs += [(names.index(a), names.index(b)) for a, b in itertools.pairwise(chain)]
     return tuple(pairs)
 
 

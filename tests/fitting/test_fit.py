@@ -10,8 +10,8 @@ import pytest
 
 from jhand.fitting import measurements
 from jhand.fitting.calibrate import attach_markers, fit_landmarks
-from jhand.fitting.solver import _fit_alone, fit, fit_sequence
 from jhand.fitting.measurements import FitSettings, InPicture, InSpace, Measurements
+from jhand.fitting.solver import _fit_alone, fit, fit_sequence
 from jhand.geometry.camera import make_camera, project
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
@@ -208,9 +208,7 @@ def _toy_problem(hand, num_frames=3):
     weights = jnp.ones(points.shape[:-1])
     seen = Measurements(
         space=InSpace(points + 0.01 * jax.random.normal(key, points.shape), weights),
-        picture=InPicture(
-            measurements.predict_2d(camera, points, params.transl) + 3, weights.at[0, 3].set(0), camera
-        ),
+        picture=InPicture(measurements.predict_2d(camera, points, params.transl) + 3, weights.at[0, 3].set(0), camera),
         linked=jnp.ones(num_frames - 1),
     )
     # outside the limits and beyond the range of shapes, so that those terms are felt

