@@ -52,9 +52,7 @@ class Glb:
         for node in self.document["scenes"][0]["nodes"]:
             descend(node, np.eye(4))
         skin = self.document["skins"][0]
-        inverse_bind = (
-            self.array(skin["inverseBindMatrices"]).astype(np.float64).transpose(0, 2, 1)
-        )  # stored by columns
+        inverse_bind = self.array(skin["inverseBindMatrices"]).transpose(0, 2, 1)  # stored by columns
         carry = np.stack([to_scene[node] for node in skin["joints"]]) @ inverse_bind
         v = np.c_[self.attribute("POSITION").astype(np.float64), np.ones(len(self.attribute("POSITION")))]
         each = np.einsum("vkab,vb->vka", carry[self.attribute("JOINTS_0")], v)
@@ -176,9 +174,8 @@ def test_the_file_keeps_to_the_specification(right, tmp_path):
 
 
 def test_a_full_turn_does_not_jump(right, tmp_path):
-    turns = jnp.linspace(0, 4 * jnp.pi, 40)
+    turns = jnp.linspace(0, 4 * jnp.pi, 40).at[10:15].add(-2 * jnp.pi)  # the same rotations, written differently
     params = replace(HandParams.zeros((40,)), global_orient=turns[:, None] * jnp.array([0.0, 0.0, 1.0]))
-    params = replace(params, global_orient=params.global_orient.at[10].set(0.0).at[10, 2].set(turns[10] - 2 * jnp.pi))
     write_glb(tmp_path / "turn.glb", right, params)
     glb = read(tmp_path / "turn.glb")
     q = glb.array(glb.document["animations"][0]["samplers"][1]["output"])

@@ -24,6 +24,7 @@ from jhand.data.pose_file import parse_pose  # noqa: E402
 
 LEXICON = "spoken_to_signed/assets/fingerspelling_lexicon/"
 NUM_CLIPS = 24
+MIN_FRAMES, MAX_FRAMES = 25, 32  # nearly equal lengths share one compiled fit; of longer clips the middle is kept
 MIN_SIZE = 90  # pixels from wrist to farthest fingertip: smaller hands say little
 SCALE = 8  # stored units per pixel
 
@@ -42,9 +43,11 @@ def main() -> None:
         pose = parse_pose(wheel.read(LEXICON + row["path"]))
         for side, name in (("right", "RIGHT_HAND_LANDMARKS"), ("left", "LEFT_HAND_LANDMARKS")):
             here = pose.component(name)
-            uv, seen = pose.coordinates[:, 0, here, :2], pose.confidence[:, 0, here] > 0
+            first = max(0, (len(pose.coordinates) - MAX_FRAMES) // 2)
+            frames = slice(first, first + MAX_FRAMES)
+            uv, seen = pose.coordinates[frames, 0, here, :2], pose.confidence[frames, 0, here] > 0
             visible = seen.all(-1)
-            if visible.mean() < 0.9 or not 15 <= len(uv) <= 60:
+            if visible.mean() < 0.9 or len(uv) < MIN_FRAMES:
                 continue
             size = np.median(np.linalg.norm(uv[visible] - uv[visible][:, :1], axis=-1).max(-1))
             jitter = np.median(np.abs(np.diff(uv[visible], 2, axis=0))) / size

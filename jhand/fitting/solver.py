@@ -4,6 +4,7 @@
 Both run one batched Levenberg-Marquardt solve in a single jitted call. A hand by itself is a sequence of one frame.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -124,11 +125,12 @@ def _solve_alone(
 
 def _starts(hand: HandModel, landmark_set: LandmarkSet, seen: Measurements, betas: Array) -> HandParams:
     """Where to begin with frames by themselves (N, 1, ...): parameters (N, S, ...)."""
-    first = jax.tree.map(lambda a: a[:, 0], replace(seen, linked=None))
+    first = _map_points(lambda a: a[:, 0], seen, seen.linked)
     if first.space is not None:
         return start_3d(hand, landmark_set, first.space.points, first.space.weights, betas)
-    picture = first.picture
-    return starts_2d(hand, landmark_set, picture.points, picture.weights, picture.camera, betas)
+    assert first.picture is not None  # something was measured
+    points, weights = first.picture.points, first.picture.weights
+    return starts_2d(hand, landmark_set, points, weights, first.picture.camera, betas)
 
 
 @jax.jit
@@ -165,8 +167,7 @@ def _start_sequence(
     """Frames of N sequences fitted by themselves, and of each frame's explanations the one on the cheapest path."""
     num, num_frames = seen.weights.shape[:2]
     has_evidence = jnp.sum(seen.weights > 0, -1) >= _MIN_POINTS
-    alone = jax.tree.map(lambda a: a.reshape(num * num_frames, 1, *a.shape[2:]), replace(seen, linked=None))
-    alone = replace(alone, linked=jnp.ones((num * num_frames, 0)))
+    alone = _map_points(lambda a: a.reshape(num * num_frames, 1, *a.shape[2:]), seen, jnp.zeros((num * num_frames, 0)))
     starts = _starts(hand, landmark_set, alone, jnp.repeat(betas, num_frames, axis=0))
     candidates, final, _ = _solve_alone(hand, starts, landmark_set, alone, settings, shape_is_free, iterations)
     shape = (num, num_frames, final.shape[-1])
@@ -283,8 +284,6 @@ def _gather(
     landmarks: LandmarkSet | None,
 ) -> tuple[LandmarkSet, Measurements, tuple[int, ...]]:
     """Measurements as (N, T, ...) and the leading axes they came with."""
-    if keypoints3d is None and keypoints2d is None:
-        raise ValueError("nothing to fit: give keypoints3d (..., 21, 3), keypoints2d (..., 21, 2), or both")
     landmark_set = keypoint_landmarks(hand) if landmarks is None else landmarks
     space = picture = None
     if keypoints3d is not None:
@@ -297,16 +296,23 @@ def _gather(
         batch = points.shape[:-2]
         seen_by = FreeWeakCamera(jnp.full(batch, _NOMINAL_FOCAL)) if camera is None else _repeat(camera, batch)
         picture = InPicture(points, trust, seen_by)
-    seen = Measurements(space, picture, jnp.zeros(()))
-    batch = seen.weights.shape[:-1]
+    measured = picture if space is None else space
+    if measured is None:
+        raise ValueError("nothing to fit: give keypoints3d (..., 21, 3), keypoints2d (..., 21, 2), or both")
+    batch = measured.weights.shape[:-1]
     if space is not None and picture is not None and picture.weights.shape != space.weights.shape:
         raise ValueError(f"keypoints3d and keypoints2d: leading axes differ, {batch} and {picture.weights.shape[:-1]}")
     if len(batch) < num_time_axes:
         raise ValueError("fit_sequence needs a time axis: (..., T, 21, 3) or (..., T, 21, 2); for one frame use fit")
     frames = batch[-1] if num_time_axes else 1
     num = int(np.prod(batch)) // max(frames, 1)
-    seen = jax.tree.map(lambda a: a.reshape(num, frames, *a.shape[len(batch) :]), replace(seen, linked=None))
-    return landmark_set, replace(seen, linked=jnp.ones((num, max(frames - 1, 0)))), batch
+    seen = Measurements(space, picture, jnp.ones((num, max(frames - 1, 0))))
+    return landmark_set, _map_points(lambda a: a.reshape(num, frames, *a.shape[len(batch) :]), seen, seen.linked), batch
+
+
+def _map_points(change: Callable[[Array], Array], seen: Measurements, linked: Array) -> Measurements:
+    """Every array of the measured points changed alike."""
+    return Measurements(jax.tree.map(change, seen.space), jax.tree.map(change, seen.picture), linked)
 
 
 def _repeat(camera: Camera | WeakCamera, batch: tuple[int, ...]) -> Camera | WeakCamera:
@@ -452,13 +458,14 @@ def _repeat_last(tree: Any, num_frames: int) -> Any:
 def _pad_time(seen: Measurements, num_frames: int) -> Measurements:
     """Unrelated frames without evidence appended."""
     given = seen.linked.shape[1] + 1
-    longer = _repeat_last(replace(seen, linked=None), num_frames)
+    linked = jnp.pad(seen.linked, ((0, 0), (0, num_frames - given)))
+    longer = _map_points(lambda a: _repeat_last(a, num_frames), seen, linked)
     is_given = (jnp.arange(num_frames) < given).astype(jnp.float32)[:, None]
     if longer.space is not None:
         longer = replace(longer, space=replace(longer.space, weights=longer.space.weights * is_given))
     if longer.picture is not None:
         longer = replace(longer, picture=replace(longer.picture, weights=longer.picture.weights * is_given))
-    return replace(longer, linked=jnp.pad(seen.linked, ((0, 0), (0, num_frames - given))))
+    return longer
 
 
 def _cheapest_path(candidates: HandParams, final: Array, has_evidence: Array) -> HandParams:

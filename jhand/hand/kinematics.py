@@ -4,6 +4,8 @@
 once. The five fingers move in parallel, three levels deep, and keypoints never pay for the mesh.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -16,6 +18,9 @@ from jhand.hand.model import HandModel, HandParams, check_params, rest_joints
 
 HIGHEST = lax.Precision.HIGHEST
 """TPUs and Ampere GPUs multiply float32 with less by default: 0.2 mm a joint."""
+
+_CHUNK = 128
+"""Meshes that a CPU skins at a time: larger chunks leave its cache, smaller ones are slower products."""
 
 _KEYPOINTS_FROM_JOINTS_AND_TIPS = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
 """openpose21 from the 16 joints followed by the tips of thumb, index, middle, ring and little finger."""
@@ -60,25 +65,55 @@ def _blend(basis: Array, coefficients: Array) -> Array:
     return jnp.matmul(coefficients, flat, precision=HIGHEST).reshape(*coefficients.shape[:-1], *basis.shape[1:])
 
 
-def _carry(weights: Array, posed: PosedHand, points: Array) -> Array:
-    """Linear blend skinning of planar rest points (..., 3, N) with weights (N, 16): points (..., 3, N).
+def _coefficients(betas: Array, pose_features: Array) -> Array:
+    """Coefficients of the whole basis: 1, betas, pose features."""
+    batch = jnp.broadcast_shapes(betas.shape[:-1], pose_features.shape[:-1])
+    b, f = (jnp.broadcast_to(x, (*batch, x.shape[-1])) for x in (betas, pose_features))
+    return jnp.concatenate([jnp.ones((*batch, 1), b.dtype), b, f], -1)
+
+
+def _bones(posed: PosedHand) -> Array:
+    """Bone transforms (..., 16, 3, 4): rotation and translation side by side."""
+    return jnp.concatenate([posed.rotations, posed.translations[..., None]], -1)
+
+
+def _carry(weights: Array, bones: Array, points: Array) -> Array:
+    """Linear blend skinning of planar rest points (..., 3, N) with weights (N, 16): points (..., N, 3).
 
     The twelve entries of the blended transforms are planes over the points, so that applying them vectorises over N.
     """
-    T = jnp.concatenate([posed.rotations, posed.translations[..., None]], -1)  # (..., 16, 3, 4)
-    planes = jnp.matmul(jnp.moveaxis(T.reshape(*T.shape[:-2], 12), -1, -2), weights.T, precision=HIGHEST)
+    entries = jnp.moveaxis(bones.reshape(*bones.shape[:-2], 12), -1, -2)
+    planes = jnp.matmul(entries, weights.T, precision=HIGHEST)
     planes = planes.reshape(*planes.shape[:-2], 3, 4, planes.shape[-1])
     x, y, z = points[..., None, 0, :], points[..., None, 1, :], points[..., None, 2, :]
-    return planes[..., 0, :] * x + planes[..., 1, :] * y + planes[..., 2, :] * z + planes[..., 3, :]
+    carried = planes[..., 0, :] * x + planes[..., 1, :] * y + planes[..., 2, :] * z + planes[..., 3, :]
+    return jnp.stack([carried[..., 0, :], carried[..., 1, :], carried[..., 2, :]], -1)  # its gradient beats swapaxes'
 
 
+def _in_chunks(skin_some: Callable[..., Array], batch: tuple[int, ...], *arrays: Array) -> Array:
+    """`skin_some` of arrays with leading axes `batch`: on a CPU a few hands at a time, elsewhere all at once.
+
+    What a chunk computes on its way stays in the cache, and is computed again for the gradient rather than kept: twice
+    as fast from a few hundred hands on. An accelerator gains nothing, and would lose the sharding of the batch.
+    """
+    hands = math.prod(batch)
+    if hands <= _CHUNK or jax.default_backend() != "cpu":
+        return skin_some(*arrays)
+    flat = [x.reshape(hands, *x.shape[len(batch) :]) for x in arrays]
+    recomputed = jax.checkpoint(skin_some, prevent_cse=False)  # a loop already keeps XLA from merging the two
+    out = lax.map(lambda one: recomputed(*one), flat, batch_size=_CHUNK)
+    return out.reshape(*batch, *out.shape[1:])
+
+
+@jax.jit
 def shape_hand(hand: HandModel, betas: ArrayLike) -> ShapedHand:
     """The flat hand of shape `betas` (..., B): rest vertices (..., V, 3) and joints (..., 16, 3), metres."""
     b = jnp.asarray(betas)
-    offsets = _blend(hand.basis[1 : 1 + hand.num_betas], b)
-    return ShapedHand(jnp.swapaxes(hand.basis[0] + offsets, -1, -2), rest_joints(hand, b))
+    vertices = _blend(hand.basis[: 1 + hand.num_betas], _coefficients(b, b[..., :0]))
+    return ShapedHand(jnp.swapaxes(vertices, -1, -2), rest_joints(hand, b))
 
 
+@jax.jit
 def pose_hand(joints: ArrayLike, global_orient: ArrayLike, hand_pose: ArrayLike, transl: ArrayLike) -> PosedHand:
     """Pose the skeleton of a shaped hand.
 
@@ -97,42 +132,42 @@ def pose_hand(joints: ArrayLike, global_orient: ArrayLike, hand_pose: ArrayLike,
     theta, t = jnp.broadcast_to(theta, (*batch, 15, 3)), jnp.broadcast_to(t, (*batch, 3))
 
     R = so3_exp(jnp.concatenate([w[..., None, :], theta], -2))
-    features = (R[..., 1:, :, :] - jnp.eye(3, dtype=R.dtype)).reshape(*batch, 135)
-    return _pose_skeleton(J, R, t, features)
+    features = (R - jnp.broadcast_to(jnp.eye(3, dtype=R.dtype), R.shape))[..., 1:, :, :].reshape(*batch, 135)
 
+    # all five fingers at once: each bone's rotation, and beside it the way to its joint from the one before
+    first, fingers = J[..., None, :1, :], J[..., 1:, :].reshape(*batch, 5, 3, 3)
+    steps = fingers - jnp.concatenate([jnp.broadcast_to(first, (*batch, 5, 1, 3)), fingers[..., :-1, :]], -2)
+    local = jnp.concatenate([R[..., 1:, :, :].reshape(*batch, 5, 3, 3, 3), steps[..., None]], -1)
 
-def _pose_skeleton(J: Array, R: Array, t: Array, features: Array) -> PosedHand:
-    """Compose local rotations (..., 16, 3, 3) down the fingers, all five at once."""
-    batch = J.shape[:-2]
-    local = R[..., 1:, :, :].reshape(*batch, 5, 3, 3, 3)
-    rest = J[..., 1:, :].reshape(*batch, 5, 3, 3)
-    bones = rest - jnp.concatenate([jnp.broadcast_to(J[..., None, :1, :], (*batch, 5, 1, 3)), rest[..., :-1, :]], -2)
-    root = J[..., 0, :] + t
-    G, p = R[..., None, 0, :, :], root[..., None, :]
+    wrist = J[..., 0, :] + t
+    G, p = R[..., None, 0, :, :], wrist[..., None, :]
     rotations, positions = [], []
     for level in range(3):
-        p = p + jnp.matmul(G, bones[..., level, :, None], precision=HIGHEST)[..., 0]
-        G = jnp.matmul(G, local[..., level, :, :], precision=HIGHEST)
+        turned = jnp.matmul(G, local[..., level, :, :], precision=HIGHEST)
+        G, p = turned[..., :3], p + turned[..., 3]
         rotations.append(G)
         positions.append(p)
     G = jnp.concatenate([R[..., :1, :, :], jnp.stack(rotations, -3).reshape(*batch, 15, 3, 3)], -3)
-    p = jnp.concatenate([root[..., None, :], jnp.stack(positions, -2).reshape(*batch, 15, 3)], -2)
-    translations = p - jnp.matmul(G, J[..., None], precision=HIGHEST)[..., 0]
-    return PosedHand(G, translations, p, features)
+    p = jnp.concatenate([wrist[..., None, :], jnp.stack(positions, -2).reshape(*batch, 15, 3)], -2)
+    return PosedHand(G, p - jnp.sum(G * J[..., None, :], -1), p, features)
 
 
+@jax.jit
 def skin(hand: HandModel, shaped: ShapedHand, posed: PosedHand) -> Float[Array, "*b vertices 3"]:
     """Vertices of a shaped and posed hand: pose correctives, then linear blend skinning. Metres."""
-    correctives = _blend(hand.basis[1 + hand.num_betas :], posed.pose_features)
-    rest = jnp.swapaxes(shaped.vertices, -1, -2) + correctives
-    return jnp.swapaxes(_carry(hand.weights, posed, rest), -1, -2)
+    batch = jnp.broadcast_shapes(shaped.vertices.shape[:-2], posed.joints.shape[:-2])
+    correctives = hand.basis[1 + hand.num_betas :]
 
+    def skin_some(vertices: Array, features: Array, bones: Array) -> Array:
+        return _carry(hand.weights, bones, jnp.swapaxes(vertices, -1, -2) + _blend(correctives, features))
 
-def _features(betas: Array, posed: PosedHand) -> Array:
-    """Coefficients of the basis: 1, betas, pose features."""
-    batch = posed.pose_features.shape[:-1]
-    b = jnp.broadcast_to(betas, (*batch, betas.shape[-1]))
-    return jnp.concatenate([jnp.ones((*batch, 1), b.dtype), b, posed.pose_features], -1)
+    return _in_chunks(
+        skin_some,
+        batch,
+        jnp.broadcast_to(shaped.vertices, (*batch, hand.num_vertices, 3)),
+        jnp.broadcast_to(posed.pose_features, (*batch, 135)),
+        jnp.broadcast_to(_bones(posed), (*batch, 16, 3, 4)),
+    )
 
 
 def _pose(hand: HandModel, params: HandParams) -> PosedHand:
@@ -160,8 +195,12 @@ def forward(hand: HandModel, params: HandParams) -> HandMesh:
     """
     params = check_params(params, hand)
     posed = _pose(hand, params)
-    rest = _blend(hand.basis, _features(params.betas, posed))
-    vertices = jnp.swapaxes(_carry(hand.weights, posed, rest), -1, -2)
+
+    def skin_some(coefficients: Array, bones: Array) -> Array:
+        return _carry(hand.weights, bones, _blend(hand.basis, coefficients))
+
+    coefficients = _coefficients(params.betas, posed.pose_features)
+    vertices = _in_chunks(skin_some, params.batch, coefficients, _bones(posed))
     tips = vertices[..., hand.tips, :]
     return HandMesh(vertices, posed.joints, _order_keypoints(posed.joints, tips))
 
@@ -179,8 +218,8 @@ def keypoints(hand: HandModel, params: HandParams) -> Float[Array, "*b 21 3"]:
     """
     params = check_params(params, hand)
     posed = _pose(hand, params)
-    rest = _blend(hand.basis[..., hand.tips], _features(params.betas, posed))
-    tips = jnp.swapaxes(_carry(hand.weights[hand.tips, :], posed, rest), -1, -2)
+    rest = _blend(hand.basis[..., hand.tips], _coefficients(params.betas, posed.pose_features))
+    tips = _carry(hand.weights[hand.tips, :], _bones(posed), rest)
     return _order_keypoints(posed.joints, tips)
 
 

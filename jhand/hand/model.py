@@ -206,22 +206,22 @@ def make_hand(
 def rest_joints(hand: HandModel, betas: ArrayLike) -> Float[Array, "*b 16 3"]:
     """Joints of the flat hand of shape `betas` (..., B), metres, MANO order."""
     b = jnp.asarray(betas)
-    return hand.joint_basis[0] + jnp.einsum(
-        "...b,bjc->...jc", b, hand.joint_basis[1:], precision=jax.lax.Precision.HIGHEST
-    )
+    offsets = jnp.einsum("...b,bjc->...jc", b, hand.joint_basis[1:], precision=jax.lax.Precision.HIGHEST)
+    return jnp.broadcast_to(hand.joint_basis[0], offsets.shape) + offsets
 
 
 def T_world_wrist(hand: HandModel, params: HandParams) -> Float[Array, "*b 4 4"]:
-    """Rigid transform from the wrist frame (origin at the wrist joint, axes of the rest hand) to the world.
+    """Rigid transform (..., 4, 4) from the wrist frame (origin at the wrist joint, axes of the rest hand) to the world.
 
     MANO rotates about the root joint and then translates, so the wrist joint lies at J_0(betas) + transl.
     """
     params = check_params(params, hand)
-    return rigid(so3_exp(params.global_orient), rest_joints(hand, params.betas)[..., 0, :] + params.transl)
+    root, transl = jnp.broadcast_arrays(rest_joints(hand, params.betas)[..., 0, :], params.transl)
+    return rigid(so3_exp(params.global_orient), root + transl)
 
 
 def with_T_world_wrist(hand: HandModel, params: HandParams, T_world_wrist: ArrayLike) -> HandParams:
     """`params` moved so that its wrist frame stands at `T_world_wrist` (..., 4, 4); the inverse of `T_world_wrist`."""
     T = jnp.asarray(T_world_wrist)
-    root = rest_joints(hand, params.betas)[..., 0, :]
-    return replace(params, global_orient=so3_log(T[..., :3, :3]), transl=T[..., :3, 3] - root)
+    wrist, root = jnp.broadcast_arrays(T[..., :3, 3], rest_joints(hand, params.betas)[..., 0, :])
+    return replace(params, global_orient=so3_log(T[..., :3, :3]), transl=wrist - root)

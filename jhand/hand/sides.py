@@ -35,7 +35,7 @@ def mirror_rotation(rotation: ArrayLike) -> Float[Array, "*b 3 3"]:
 
 
 def mirror_params(params: HandParams) -> HandParams:
-    """Parameters of the other side: those that pose `mirror_hand(hand)` as the mirror image of `hand`."""
+    """Parameters of the other side, any leading axes: they pose `mirror_hand(hand)` as the mirror of `hand`."""
     return HandParams(
         global_orient=mirror_axis_angle(params.global_orient),
         hand_pose=mirror_axis_angle(params.hand_pose),
