@@ -72,9 +72,11 @@ def parse_pose(data: bytes) -> PoseFile:
     """
     read = _Reader(data)
     (version,) = read.take("f")
-    if not any(abs(version - known) < 1e-3 for known in (0.0, 0.1, 0.2)):
+    if version != 0 and not any(abs(version - known) < 1e-3 for known in (0.1, 0.2)):
         raise PoseFileError(f"it is not a .pose file of version 0.0, 0.1 or 0.2 (its version reads {version:.4g})")
     width, height, _, num_components = read.take("HHHH")
+    if not num_components:
+        raise PoseFileError("it is not a .pose file: its header lists no components")
     points, channels = {}, []
     for _ in range(num_components):
         name, letters = read.text(), read.text()
