@@ -165,8 +165,8 @@ def quest(hand: HandModel, folder: str | Path, *, learn: bool = True) -> Study:
 
 
 def _evenly(recording: Recording, num: int) -> Recording:
-    """At most about `num` frames, evenly spaced."""
-    return clip_frames(recording, 0, recording.num_frames, max(1, recording.num_frames // num))
+    """At most `num` frames, evenly spaced."""
+    return clip_frames(recording, 0, recording.num_frames, -(-recording.num_frames // num))
 
 
 def leap(
