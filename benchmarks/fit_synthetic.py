@@ -3,8 +3,7 @@
     python benchmarks/fit_synthetic.py
 
 1024 hands of each side from the full-range sampler, |beta| <= 2, any orientation, 21 exact 3D keypoints.
-Wanted: 95 % under 0.1 mm mean
-keypoint error, none above 5 mm. Exits non-zero where that is missed.
+Wanted: 95 % under 0.1 mm mean keypoint error, none above 5 mm. Exits non-zero where that is missed.
 """
 
 import json

@@ -32,6 +32,7 @@ from jhand.gltf import write_glb
 from jhand.hand.anatomy import sample_poses
 from jhand.hand.files import load_hand, save_hand
 from jhand.hand.kinematics import forward, keypoints
+from jhand.hand.landmark_sets import keypoint_landmarks
 from jhand.hand.model import HandModel, HandParams
 from jhand.hand.sides import mirror_hand
 from jhand.report import write_report
@@ -385,7 +386,7 @@ def learn_landmarks(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     save_landmarks(model, learned, out)
-    plain = studies.keypoint_landmarks(model)
+    plain = keypoint_landmarks(model)
     moved = 1e3 * np.linalg.norm(np.asarray(learned.basis[0] - plain.basis[0]), axis=0)
     console.print(f"{escape(str(out))}: moved by {moved.mean():.1f} mm on average, at most {moved.max():.1f} mm")
     return 0
@@ -430,7 +431,7 @@ def doctor() -> int:
     packages = ("jax", "jaxlib", "numpy", "matplotlib", "trimesh", "tyro", "rich")
     console.print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages))
     console.print(f"devices: {', '.join(f'{d.platform} {d.device_kind}' for d in jax.devices())}")
-    console.print(f"compiled code is kept in {jax.config.jax_compilation_cache_dir or 'memory only'}")
+    console.print(f"compiled code is kept in {jax.config.values['jax_compilation_cache_dir'] or 'memory only'}")
     failures = 0
 
     def check(what: str, value: float, limit: float, unit: str) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jhand.data.recording import Recording
+from jhand.geometry.camera import WeakCamera
 from jhand.hand.kinematics import forward
 from jhand.hand.model import HandModel, HandParams
 from jhand.hand.skeleton import keypoint_names
@@ -93,9 +94,12 @@ def result_of(hand: HandModel, study: Study) -> Result:
     else:
         points, names = recording.keypoints3d, keypoint_names("openpose21")
         if points is None:
+            assert isinstance(camera, WeakCamera)  # what is not in metres was fitted by scaled orthography
             scale, offset = np.asarray(camera.scale), np.asarray(camera.offset)
             xy = (recording.keypoints2d - offset[:, None]) / scale[:, None, None]
             points = np.concatenate([xy, landmarks[..., 2:]], -1)
+    in_pixels = isinstance(recording, Recording) and study.unit == "px"
+    hand_length = hand_size_2d(recording) if in_pixels else 1e3 * _length(fit.keypoints)
     betas = np.asarray(fit.params.betas[0])
     return Result(
         name=recording.name,
@@ -105,7 +109,7 @@ def result_of(hand: HandModel, study: Study) -> Result:
         unit=study.unit,
         note=study.note,
         up=recording.up,
-        hand_length=hand_size_2d(recording) if study.unit == "px" else 1e3 * _length(fit.keypoints),
+        hand_length=hand_length,
         landmark_names=names,
         global_orient=np.asarray(fit.params.global_orient),
         hand_pose=np.asarray(fit.params.hand_pose),
@@ -146,8 +150,9 @@ def vertices_of(hand: HandModel, result: Result) -> np.ndarray:
 def save_result(result: Result, path: str | os.PathLike) -> None:
     """Write a result as `.npz`, an entry a field; the file is replaced in one step."""
     part = Path(f"{os.fspath(path)}.part")
+    entries: dict[str, Any] = {f.name: np.asarray(getattr(result, f.name)) for f in fields(Result)}
     with part.open("wb") as out:
-        np.savez_compressed(out, **{f.name: np.asarray(getattr(result, f.name)) for f in fields(Result)})
+        np.savez_compressed(out, **entries)
     part.replace(path)
 
 
@@ -159,7 +164,7 @@ def load_result(path: str | os.PathLike) -> Result:
     """
     try:
         with np.load(path, allow_pickle=False) as z:
-            entries = {key: z[key] for key in z.files}
+            entries: dict[str, Any] = {key: z[key] for key in z.files}
     except OSError as error:
         raise ResultFileError(f"{path}: {error.strerror or 'not an .npz file'}") from None
     except (ValueError, EOFError) as error:
@@ -169,9 +174,11 @@ def load_result(path: str | os.PathLike) -> Result:
         raise ResultFileError(
             f"{path}: not a fitted hand; it lacks {', '.join(missing)}. `jhand fit` writes params.npz"
         )
-    plain = {key: entries[key].tolist() for key in ("name", "side", "model", "fps", "unit", "note", "hand_length")}
-    tuples = {key: tuple(entries[key].tolist()) for key in ("up", "landmark_names")}
-    return Result(**(entries | plain | tuples))
+    for key in ("name", "side", "model", "fps", "unit", "note", "hand_length"):
+        entries[key] = entries[key].tolist()
+    for key in ("up", "landmark_names"):
+        entries[key] = tuple(entries[key].tolist())
+    return Result(**entries)
 
 
 def save_for_smplx(result: Result, folder: str | os.PathLike) -> None:
@@ -180,7 +187,7 @@ def save_for_smplx(result: Result, folder: str | os.PathLike) -> None:
     The arrays are global_orient (T, 3), hand_pose (T, 45), betas (T, 10) and transl (T, 3).
     """
     T = result.num_frames
-    arrays = {
+    arrays: dict[str, Any] = {
         "global_orient": result.global_orient,
         "hand_pose": result.hand_pose.reshape(T, 45),
         "betas": np.broadcast_to(result.betas, (T, *result.betas.shape)),

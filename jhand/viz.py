@@ -5,12 +5,17 @@ The painter is for reports and documentation; it is not differentiable.
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jhand.hand.model import HandModel
 from jhand.hand.skeleton import bones
 from jhand.results import Result, upright, vertices_of
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
 
 _SKIN = np.array([0.86, 0.66, 0.55])
 _BACKGROUND = np.array([1.0, 1.0, 1.0])
