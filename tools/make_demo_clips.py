@@ -49,6 +49,10 @@ def main() -> None:
             visible = seen.all(-1)
             if visible.mean() < 0.9 or len(uv) < MIN_FRAMES:
                 continue
+            if (uv[visible] < 0).any() or (uv[visible] >= pose.size).any():
+                continue  # landmarks outside the picture are invented
+            if any(np.array_equal(uv, other) for found in candidates.values() for *_, other, _ in found):
+                continue  # a clip that another language shares
             size = np.median(np.linalg.norm(uv[visible] - uv[visible][:, :1], axis=-1).max(-1))
             jitter = np.median(np.abs(np.diff(uv[visible], 2, axis=0))) / size
             if size > MIN_SIZE:
