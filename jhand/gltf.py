@@ -9,18 +9,20 @@ import json
 import os
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jhand.geometry.rotations import rotation_to_quaternion, so3_exp
 from jhand.hand.kinematics import forward, shape_hand
 from jhand.hand.model import PARENTS, HandModel, HandParams, check_params
 from jhand.hand.skeleton import keypoint_names
-from jhand.results import upright
+from jhand.results import in_blocks, upright
 from jhand.viz import vertex_normals
 
 _MATERIAL = {
@@ -96,17 +98,17 @@ def write_glb(
     params = check_params(params, hand)
     if len(params.batch) != 1:
         raise ValueError(f"params: expected leading axes (T,), T frames, got {params.batch}")
-    params = jax.tree.map(
-        lambda a, z: jnp.broadcast_to(a, z.shape), params, HandParams.zeros(params.batch, hand.num_betas)
-    )
-    if np.ptp(np.asarray(params.betas), axis=0).max() > 1e-6:
+    tails = ((3,), (15, 3), (hand.num_betas,), (3,))
+    fields = (params.global_orient, params.hand_pose, params.betas, params.transl)
+    arrays = [np.broadcast_to(a, (*params.batch, *tail)) for a, tail in zip(fields, tails, strict=True)]
+    global_orient, hand_pose, betas, transl = arrays
+    if np.ptp(betas, axis=0).max() > 1e-6:
         raise ValueError("betas: expected one shape for all frames, got several; a glTF skin has one")
     order, weights = _four_weights(np.asarray(hand.weights))
-    shaped = shape_hand(hand, params.betas[0])
+    shaped = shape_hand(hand, betas[0])
     vertices, joints = np.asarray(shaped.vertices), np.asarray(shaped.joints)
-    rotations = so3_exp(jnp.concatenate([params.global_orient[:, None], params.hand_pose], 1))
-    quaternions = _continuous(np.roll(np.asarray(rotation_to_quaternion(rotations)), -1, axis=-1))
-    wrist = joints[0] + np.asarray(params.transl)
+    quaternions = _continuous(in_blocks(_quaternions, np.concatenate([global_orient[:, None], hand_pose], 1)))
+    wrist = joints[0] + transl
 
     buffer = _Buffer()
     document = {
@@ -145,15 +147,26 @@ def write_glb(
     written = np.zeros(hand.weights.shape, np.float32)
     np.put_along_axis(written, order.astype(int), weights, 1)
     plain = replace(hand, weights=jnp.asarray(written), basis=hand.basis.at[1 + hand.num_betas :].set(0))
-    apart = jnp.linalg.norm(forward(hand, params).vertices - forward(plain, params).vertices, axis=-1)
-    return float(apart.max())
+    return float(in_blocks(partial(_largest_distance, hand, plain), *arrays).max())
+
+
+@jax.jit
+def _quaternions(axis_angle: Array) -> Array:
+    """x, y, z, w."""
+    return jnp.roll(rotation_to_quaternion(so3_exp(axis_angle)), -1, axis=-1)
+
+
+@jax.jit
+def _largest_distance(a: HandModel, b: HandModel, *params: Array) -> Array:
+    apart = forward(a, HandParams(*params)).vertices - forward(b, HandParams(*params)).vertices
+    return jnp.linalg.norm(apart, axis=-1).max(-1)
 
 
 def _nodes(
     joints: np.ndarray, wrist: np.ndarray, quaternions: np.ndarray, up: tuple[float, float, float]
 ) -> list[dict[str, Any]]:
     """Node 0 turns the recording upright, 1 to 16 are the joints, 17 is the mesh, which its skin alone moves."""
-    turn = np.roll(np.asarray(rotation_to_quaternion(jnp.asarray(upright(up), jnp.float32))), -1)
+    turn = np.roll(rotation_to_quaternion(jnp.asarray(upright(up), jnp.float32)), -1)
     nodes: list[dict[str, Any]] = [{"name": "hand", "rotation": turn.tolist(), "children": [1, 17]}]
     for j, name in enumerate(keypoint_names("mano16")):
         translation = wrist if j == 0 else joints[j] - joints[PARENTS[j]]

@@ -1,7 +1,7 @@
 """One self-contained page about fitted recordings: the moving mesh, turned with the mouse, and every error.
 
 The numbers of the page are JSON in its element `jhand-data`; `jhand/report.html` is the page without them. Arrays are
-stored on a grid, as differences over time, deflated: see `pack` and `unpack`.
+stored on a grid, as differences over time, deflated: see `pack`.
 """
 
 import base64
@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import jhand
-from jhand.hand.kinematics import forward
 from jhand.hand.model import HandModel
 from jhand.hand.skeleton import bones
-from jhand.results import Result, upright
+from jhand.results import Result, upright, vertices_of
 
 MAX_BYTES = 8_000_000
 """Of a page: longer recordings are thinned out to stay below."""
@@ -37,12 +35,6 @@ def pack(values: np.ndarray, grid: float) -> dict[str, Any]:
     change = np.diff(steps, axis=0, prepend=np.zeros_like(steps[:1]))
     data = base64.b64encode(zlib.compress(change.tobytes(), 6)).decode()
     return {"shape": list(steps.shape), "grid": grid, "data": data}
-
-
-def unpack(packed: dict[str, Any]) -> np.ndarray:
-    """The array of `pack`, within half a grid."""
-    change = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), "<i4").reshape(packed["shape"])
-    return np.cumsum(change, axis=0) * packed["grid"]
 
 
 def write_report(hands: dict[str, HandModel], results: Sequence[Result], path: str | os.PathLike) -> None:
@@ -75,7 +67,7 @@ def _steps(lengths: Sequence[int], budget: int) -> list[int]:
 def _page(hands: dict[str, HandModel], results: Sequence[Result], steps: Sequence[int]) -> bytes:
     payload = {
         "version": jhand.__version__,
-        "faces": {side: pack(np.asarray(hand.faces), 1) for side, hand in hands.items()},
+        "faces": {side: pack(np.asarray(hand.faces), 1.0) for side, hand in hands.items()},
         "recordings": [_recording(hands[r.side], r, step) for r, step in zip(results, steps, strict=True)],
     }
     # inside a script element "</" would end it, whatever a recording is called
@@ -87,7 +79,7 @@ def _recording(hand: HandModel, result: Result, step: int) -> dict[str, Any]:
     """Every `step`-th frame of a result; points relative to the fitted wrist of their frame."""
     every = slice(None, None, step)
     seen, origin = result.seen[every], result.keypoints[every, :1]
-    vertices = np.asarray(forward(hand, jax.tree.map(lambda a: a[every], result.params)).vertices)
+    vertices = vertices_of(hand, result, every)
     counted = np.where(result.seen, result.errors, np.nan)
     per_landmark = [
         {"mean": float(e.mean()), "p95": float(np.percentile(e, 95)), "max": float(e.max())} if len(e) else None

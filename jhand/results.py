@@ -2,12 +2,16 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jhand.data.recording import Recording
 from jhand.geometry.camera import WeakCamera
@@ -15,6 +19,8 @@ from jhand.hand.kinematics import forward
 from jhand.hand.model import HandModel, HandParams
 from jhand.hand.skeleton import keypoint_names
 from jhand.studies import Study, hand_size_2d
+
+_BLOCK = 64  # frames
 
 
 class ResultFileError(ValueError):
@@ -100,7 +106,7 @@ def result_of(hand: HandModel, study: Study) -> Result:
             points = np.concatenate([xy, landmarks[..., 2:]], -1)
     in_pixels = isinstance(recording, Recording) and study.unit == "px"
     hand_length = hand_size_2d(recording) if in_pixels else 1e3 * _length(fit.keypoints)
-    betas = np.asarray(fit.params.betas[0])
+    betas = np.asarray(fit.params.betas)[0]
     return Result(
         name=recording.name,
         side=recording.side,
@@ -142,9 +148,23 @@ def upright(up: tuple[float, float, float]) -> np.ndarray:
     return np.stack([x, y, np.cross(x, y)])
 
 
-def vertices_of(hand: HandModel, result: Result) -> np.ndarray:
-    """Vertices (T, V, 3) of the fitted hand, metres."""
-    return np.asarray(forward(hand, result.params).vertices)
+def in_blocks(function: Callable[..., Array], *arrays: np.ndarray) -> np.ndarray:
+    """A jitted function of arrays (T, ...) on blocks of one size, so that it compiles once whatever T is."""
+    num = len(arrays[0])
+    rows = np.minimum(np.arange(-(-num // _BLOCK) * _BLOCK), num - 1).reshape(-1, _BLOCK)
+    return np.concatenate([np.asarray(function(*(a[r] for a in arrays))) for r in rows])[:num]
+
+
+def vertices_of(hand: HandModel, result: Result, frames: slice | list[int] = slice(None)) -> np.ndarray:
+    """Vertices (T, V, 3) of the fitted hand in all or some of its frames, metres."""
+    betas = np.broadcast_to(result.betas, (result.num_frames, *result.betas.shape))
+    arrays = (a[frames] for a in (result.global_orient, result.hand_pose, betas, result.transl))
+    return in_blocks(partial(_vertices, hand), *arrays)
+
+
+@jax.jit
+def _vertices(hand: HandModel, *params: Array) -> Array:
+    return forward(hand, HandParams(*params)).vertices
 
 
 def save_result(result: Result, path: str | os.PathLike) -> None:

@@ -104,33 +104,35 @@ def _view(result: Result) -> np.ndarray:
     return np.diag([1.0, -1.0, -1.0]) @ upright(result.up)
 
 
-def _frames(result: Result, num: int) -> np.ndarray:
+def _frames(result: Result, num: int) -> list[int]:
     """Up to `num` frames that show a hand, evenly spread."""
     shown = np.flatnonzero(result.seen.sum(1) >= 3)
-    return shown[np.unique(np.linspace(0, len(shown) - 1, num).round().astype(int))]
+    return shown[np.unique(np.linspace(0, len(shown) - 1, num).round().astype(int))].tolist()
 
 
 def _draw(
-    axes: "matplotlib.axes.Axes", result: Result, vertices: np.ndarray, faces: np.ndarray, t: int, turn: np.ndarray
+    axes: "matplotlib.axes.Axes", result: Result, t: int, vertices: np.ndarray, faces: np.ndarray, turn: np.ndarray
 ) -> None:
     """One frame: the mesh, and the measurements as dots, each joined to the point that was fitted to it."""
+    from matplotlib.collections import LineCollection
+
     R = turn @ _view(result)
-    about = vertices[t].mean(0)
-    v, measured, fitted = ((x - about) @ R.T for x in (vertices[t], result.measured[t], result.landmarks[t]))
+    about = vertices.mean(0)
+    v, measured, fitted = ((x - about) @ R.T for x in (vertices, result.measured[t], result.landmarks[t]))
     seen = result.seen[t]
     reach = 1.12 * np.abs(v[:, :2]).max()
     size = 240
     picture = shade(v, faces, size=(size, size), scale=size / (2 * reach))
     axes.imshow(picture, extent=(-reach, reach, reach, -reach), interpolation="bilinear")
-    if len(seen) == 21:
-        for i, j in bones("openpose21"):
-            if seen[i] and seen[j]:
-                axes.plot(*measured[[i, j], :2].T, color=_MEASURED, lw=0.8, alpha=0.55)
-    for k in np.flatnonzero(seen):
-        axes.plot(*np.stack([measured[k], fitted[k]])[:, :2].T, color=_INK, lw=0.8)
+    skeleton = [pair for pair in bones("openpose21") if seen[list(pair)].all()] if len(seen) == 21 else []
+    axes.add_collection(
+        LineCollection([measured[list(pair), :2] for pair in skeleton], colors=_MEASURED, lw=0.8, alpha=0.55)
+    )
+    misses = np.stack([measured, fitted], 1)[seen, :, :2]
+    axes.add_collection(LineCollection(list(misses), colors=_INK, lw=0.8))
     axes.plot(*measured[seen, :2].T, "o", ms=2.6, mfc="white", mec=_MEASURED, mew=0.9)
     axes.set(xlim=(-reach, reach), ylim=(reach, -reach))
-    axes.axis("off")
+    axes.set_axis_off()
 
 
 def plot_fit(hand: HandModel, result: Result, path: str | os.PathLike, *, num_frames: int = 5) -> None:
@@ -142,14 +144,14 @@ def plot_fit(hand: HandModel, result: Result, path: str | os.PathLike, *, num_fr
         path: a file of any ending that matplotlib knows, such as `.png`.
         num_frames: at most so many frames.
     """
-    vertices, faces = vertices_of(hand, result), np.asarray(hand.faces)
-    frames = _frames(result, num_frames)
+    frames, faces = _frames(result, num_frames), np.asarray(hand.faces)
+    vertices = vertices_of(hand, result, frames)
     figure = _figure((2.1 * len(frames), 4.7))
-    rows = figure.subplots(2, len(frames), squeeze=False)
+    rows = _grid(figure, 2, len(frames), top=0.87)
     for column, t in enumerate(frames):
         rows[0, column].set_title(f"{t / result.fps:.2f} s", fontsize=8, color=_INK)
-        _draw(rows[0, column], result, vertices, faces, t, np.eye(3))
-        _draw(rows[1, column], result, vertices, faces, t, _TURN)
+        _draw(rows[0, column], result, t, vertices[column], faces, np.eye(3))
+        _draw(rows[1, column], result, t, vertices[column], faces, _TURN)
     scores = result.scores
     figure.suptitle(
         f"{result.name}, {result.side} hand: {scores['mean']:.2f} {result.unit} mean error, p95 {scores['p95']:.2f}",
@@ -169,7 +171,8 @@ def plot_errors(result: Result, path: str | os.PathLike) -> None:
     mean[some], worst = np.nanmean(counted[some], 1), mean.copy()
     worst[some] = np.nanmax(counted[some], 1)
 
-    figure = _figure((9, 5.6))
+    figure = _figure((9.0, 5.6))
+    figure.set_layout_engine("constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.1))
     above.plot(seconds, worst, color=_MEASURED, lw=0.9, label="worst landmark")
     above.plot(seconds, mean, color=_FITTED, lw=1.4, label="mean")
@@ -204,14 +207,14 @@ def plot_overview(hands: dict[str, HandModel], results: Sequence[Result], path: 
     columns = min(8, len(results))
     rows = -(-len(results) // columns)
     figure = _figure((1.7 * columns, 2.0 * rows))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    grid = _grid(figure, rows, columns, top=1 - 0.2 / rows, gap=0.22).ravel()
     for axes in grid[len(results) :]:
-        axes.axis("off")
+        axes.set_axis_off()
     for axes, result in zip(grid, results, strict=False):
         hand = hands[result.side]
         shown = _frames(result, result.num_frames)
-        one = shown[len(shown) // 2]
-        _draw(axes, result, vertices_of(hand, result), np.asarray(hand.faces), one, np.eye(3))
+        t = shown[len(shown) // 2]
+        _draw(axes, result, t, vertices_of(hand, result, [t])[0], np.asarray(hand.faces), np.eye(3))
         axes.set_title(f"{result.name}\n{result.scores['mean']:.2f} {result.unit}", fontsize=7, color=_INK)
     figure.savefig(path, dpi=110)
 
@@ -220,4 +223,10 @@ def _figure(size: tuple[float, float]) -> "matplotlib.figure.Figure":
     """A figure that opens no window whatever the user's backend."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=size, layout="constrained")
+    return Figure(figsize=size)
+
+
+def _grid(figure: "matplotlib.figure.Figure", rows: int, columns: int, *, top: float, gap: float = 0.0) -> np.ndarray:
+    """Axes (rows, columns) side by side below `top`."""
+    spacing = {"left": 0.0, "right": 1.0, "bottom": 0.0, "top": top, "wspace": 0.0, "hspace": gap}
+    return figure.subplots(rows, columns, squeeze=False, gridspec_kw=spacing)

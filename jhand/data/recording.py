@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def make_recording(
     """
     if side not in ("right", "left"):
         raise RecordingError(f'{name}: side: expected "right" or "left", got {side!r}')
-    if not fps > 0:
+    if not 0 < fps < np.inf:
         raise RecordingError(f"{name}: fps: expected a positive number, got {fps}; pass fps")
     if keypoints3d is None and keypoints2d is None:
         raise RecordingError(f"{name}: neither keypoints3d nor keypoints2d")
@@ -103,11 +104,12 @@ def make_recording(
     seen = np.clip(np.nan_to_num(seen, nan=0.0), 0, 1)
     for array in points.values():
         seen = seen * np.isfinite(array).all(-1)
-    converted, valid = convert_keypoints(seen[..., None], source=order, target="openpose21")
-    seen = np.array(converted[..., 0]) * valid
-    for key, array in points.items():
-        moved = np.array(convert_keypoints(np.nan_to_num(array), source=order, target="openpose21")[0])
-        points[key] = np.where(seen[..., None] > 0, moved, 0)
+    if order != "openpose21":
+        points = {
+            key: np.array(convert_keypoints(p, source=order, target="openpose21")[0]) for key, p in points.items()
+        }
+        seen = np.array(convert_keypoints(seen[..., None], source=order, target="openpose21")[0][..., 0])
+    points = {key: np.where(seen[..., None] > 0, array, 0) for key, array in points.items()}
     if len(seen) == 0:
         raise RecordingError(f"{name}: it has no frames")
     if not (seen > 0).any():
@@ -147,12 +149,18 @@ def read_recording(
     except RecordingError as error:
         message = str(error)
         raise RecordingError(message if message.startswith(str(path)) else f"{path}: {message}") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise RecordingError(f"{path}: it cannot be read as {path.suffix}: {error}") from None
+    except _BROKEN as error:
+        raise RecordingError(f"{path}: it cannot be read as {path.suffix}: {error or type(error).__name__}") from None
     if not found:
         raise RecordingError(f"{path}: no frame shows a hand")
     return found
 
+
+_BROKEN = (
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, EOFError, OSError),
+    *(RecursionError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error),
+)
+"""What reading damaged or foreign bytes can raise."""
 
 _POSE_COMPONENTS = {
     "LEFT_HAND_LANDMARKS": "left",
@@ -202,7 +210,9 @@ def _read_json(data: bytes, path: Path, side: str | None, fps: float | None, _: 
         image = np.full((len(frames), 21, 2), np.nan, np.float32)
         world = np.full((len(frames), 21, 3), np.nan, np.float32)
         for t, frame in enumerate(hands):
-            for hand_side, pixels, metres in frame:
+            if side is not None and len(frame) > 1:
+                raise RecordingError(f"frame {t}: it shows {len(frame)} hands, and side would make all of them {side}")
+            for hand_side, pixels, metres in reversed(frame):  # of two hands with one label the first stays
                 if (side or hand_side) == wanted:
                     image[t] = np.nan if pixels is None else pixels[:, :2]
                     world[t] = np.nan if metres is None else metres
@@ -301,6 +311,9 @@ def _read_npz(data: bytes, path: Path, side: str | None, fps: float | None, orde
     ]
 
 
+_MAX_FRAMES = 1_000_000  # of a table: a wrong number must not fill the memory
+
+
 def _read_csv(data: bytes, path: Path, side: str | None, fps: float | None, order: str | None) -> list[Recording]:
     rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig", "replace"))))
     header = [name.strip().lower() for name in rows[0]]
@@ -319,9 +332,12 @@ def _read_csv(data: bytes, path: Path, side: str | None, fps: float | None, orde
     num_points = len(keypoint_names(order or "openpose21"))
     if {"frame", "point", "x", "y"} <= set(header):
         column = {name: values[:, header.index(name)] for name in header}
-        frame, point = column["frame"].astype(int), column["point"].astype(int)
-        if frame.min() < 0 or point.min() < 0 or point.max() >= num_points:
-            raise RecordingError(f"frame and point count from 0, and there are {num_points} points")
+        whole = [np.nan_to_num(column[name], nan=-1) for name in ("frame", "point")]
+        if min(map(np.min, whole)) < 0 or whole[0].max() >= _MAX_FRAMES or whole[1].max() >= num_points:
+            raise RecordingError(
+                f"frame and point count from 0, there are {num_points} points and at most {_MAX_FRAMES} frames"
+            )
+        frame, point = (w.astype(int) for w in whole)
         letters = [c for c in ("x", "y", "z") if c in column]
         points = np.full((frame.max() + 1, num_points, len(letters)), np.nan, np.float32)
         points[frame, point] = np.stack([column[c] for c in letters], -1)
@@ -378,7 +394,7 @@ def write_recording(recording: Recording, path: str | os.PathLike) -> None:
         assert points is not None  # a recording has one of them
         lines = ["frame,point," + ",".join("xyz"[: points.shape[-1]]) + ",confidence"]
         for (t, k), c in np.ndenumerate(recording.confidence):
-            lines.append(",".join([str(t), str(k), *(f"{x:.6g}" for x in points[t, k]), f"{c:.4g}"]))
+            lines.append(",".join([str(t), str(k), *(f"{x:.8g}" for x in points[t, k]), f"{c:.4g}"]))
         data = ("\n".join(lines) + "\n").encode()
     else:
         raise RecordingError(f"{path}: recordings are written as .npz or .csv, not {path.suffix!r}")

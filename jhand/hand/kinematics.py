@@ -2,6 +2,8 @@
 
 `forward` is `shape_hand`, `pose_hand` and `skin` in one; the stages are public so that what does not change is done
 once. The five fingers move in parallel, three levels deep, and keypoints never pay for the mesh.
+
+Give many hands as leading axes rather than by `vmap`: a CPU then skins them in chunks that fit its cache.
 """
 
 import math

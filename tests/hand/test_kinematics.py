@@ -285,6 +285,14 @@ def test_mesh_is_not_paid_for_by_keypoints(toy_hand, unchecked):
     assert flops(joints) < flops(keypoints) < flops(forward) / 3
 
 
+@pytest.mark.parametrize(("backend", "in_chunks"), [("cpu", True), ("gpu", False), ("tpu", False)])
+def test_only_a_cpu_takes_many_hands_in_chunks(backend, in_chunks, toy_hand, monkeypatch):
+    """A loop over the batch would gather what an accelerator's devices share among them."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    mesh = jax.make_jaxpr(partial(forward.__wrapped__, toy_hand))(random_params(32, (MORE_THAN_A_CHUNK,)))
+    assert ("scan[" in str(mesh)) == in_chunks
+
+
 WRONG = {
     "axis-angle in one row": (
         {"hand_pose": (45,)},
