@@ -18,21 +18,31 @@ from jhand.studies import Study
 SCALE = 640.0  # pixels per metre
 
 
-def params_of(hand: HandModel, num_frames: int, seed: int = 0) -> HandParams:
-    k = jax.random.split(jax.random.key(seed), 4)
+NUM_POSES = 16
+
+
+@jax.jit
+def _poses(hand: HandModel, key: jax.Array) -> tuple[HandParams, jax.Array]:
+    k = jax.random.split(key, 4)
     betas = jnp.clip(jax.random.normal(k[2], (hand.num_betas,)), -2, 2)
-    return HandParams(
-        global_orient=jax.random.normal(k[0], (num_frames, 3)),
-        hand_pose=sample_poses(k[1], hand, (num_frames,)),
-        betas=jnp.broadcast_to(betas, (num_frames, hand.num_betas)),
-        transl=0.2 * jax.random.normal(k[3], (num_frames, 3)) + jnp.array([0.0, 0.0, 1.0]),
+    params = HandParams(
+        global_orient=jax.random.normal(k[0], (NUM_POSES, 3)),
+        hand_pose=sample_poses(k[1], hand, (NUM_POSES,)),
+        betas=jnp.broadcast_to(betas, (NUM_POSES, hand.num_betas)),
+        transl=0.2 * jax.random.normal(k[3], (NUM_POSES, 3)) + jnp.array([0.0, 0.0, 1.0]),
     )
+    return params, keypoints(hand, params)
+
+
+def poses_of(hand: HandModel, num_frames: int, seed: int = 0) -> tuple[HandParams, np.ndarray]:
+    """Poses of one hand, which repeat after the first few, and their keypoints; compiled once whatever their number."""
+    frames = np.arange(num_frames) % NUM_POSES
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[frames]), _poses(hand, jax.random.key(seed)))
 
 
 def study_of(hand: HandModel, num_frames: int = 7, *, name: str = "clip", dims: int = 3, seed: int = 0) -> Study:
     """A recording near its hand (2 mm or 1 px); point 4 is unseen in frame 1, and all of frame 2."""
-    params = params_of(hand, num_frames, seed)
-    points = keypoints(hand, params)
+    params, points = poses_of(hand, num_frames, seed)
     off = np.random.default_rng(seed).normal(size=(num_frames, 21, dims))
     seen = np.ones((num_frames, 21), bool)
     seen[1 % num_frames, 4] = False

@@ -20,14 +20,15 @@ from jhand.viz import shade  # noqa: E402
 
 # Flexion of knuckle, middle and end joint in degrees for index, middle, pinky, ring; then the thumb. Abduction where it
 # matters.
-_FLAT, _BENT = (0, 0, 0), (80, 100, 65)
+_FLAT = (0, 0, 0)
+_FIST = [(75, 92, 56), (80, 100, 60), (72, 92, 56), (76, 95, 58)]  # fingertips come to rest on the palm
 POSES = {
     "flat": ([_FLAT] * 4, _FLAT, {}),
     "relaxed": ([(20, 30, 15), (25, 32, 18), (32, 36, 20), (28, 34, 18)], (10, 12, 15), {}),
-    "fist": ([_BENT] * 4, (22, 42, 55), {12: 30}),
-    "point": ([_FLAT, _BENT, _BENT, _BENT], (22, 42, 55), {12: 30}),
-    "victory": ([_FLAT, _FLAT, _BENT, _BENT], (30, 45, 50), {0: 10, 3: -8, 12: 28}),
-    "thumb up": ([_BENT] * 4, (-18, -5, -8), {12: -5}),
+    "fist": (_FIST, (22, 42, 55), {12: 30}),
+    "point": ([_FLAT, *_FIST[1:]], (22, 42, 55), {12: 30}),
+    "victory": ([_FLAT, _FLAT, *_FIST[2:]], (30, 45, 50), {0: 10, 3: -8, 12: 28}),
+    "thumb up": (_FIST, (-18, -5, -8), {12: -5}),
     "pinch": ([(52, 50, 28), (30, 30, 15), (25, 25, 12), (28, 28, 14)], (12, 22, 32), {12: 40}),
     "ok": ([(56, 54, 30), (12, 12, 6), _FLAT, (5, 5, 3)], (14, 24, 34), {12: 40, 6: -10, 9: -5}),
     "spread": ([_FLAT] * 4, (-12, 0, 0), {0: 12, 3: 2, 6: -16, 9: -8}),
@@ -36,7 +37,8 @@ POSES = {
     "claw": ([(-15, 75, 45)] * 4, (-10, 30, 45), {0: 8, 6: -12, 9: -5}),
 }
 SHAPES = {"small": (-2, -0.5), "average": (0, 0), "large": (2, 1)}
-VIEWS = {"palm": "palm", "back": "back", "side": "side"}
+VIEWS = ("palm", "back", "side")
+CELL = 180  # pixels of one hand
 
 
 def pose(hand: HandModel, name: str) -> np.ndarray:
@@ -64,13 +66,10 @@ def view(name: str, side: str) -> np.ndarray:
     if side == "right":
         return right
     M = np.diag([-1.0, 1, 1])
-    flip = np.diag(
-        [-1.0, 1, 1]
-    )  # the picture of a mirrored hand is mirrored left to right; x turns over to keep fingers up
-    return flip @ right @ M
+    return M @ right @ M  # the picture of a mirrored hand is the mirrored picture
 
 
-def sheet(side: str, level: str, view_name: str, size: int = 150) -> np.ndarray:
+def sheet(side: str, level: str, view_name: str) -> np.ndarray:
     """Shapes in rows, poses in columns."""
     hand = files.load_hand(side=side, level=level)
     R = view(view_name, side)
@@ -85,7 +84,7 @@ def sheet(side: str, level: str, view_name: str, size: int = 150) -> np.ndarray:
         for vertices in np.asarray(mesh.vertices):
             seen = (vertices - np.asarray(hand.joint_basis[0, 4])) @ R.T
             cells.append(
-                shade(seen, np.asarray(hand.faces), size=(size, size), scale=size / 0.27, centre=(0.0, -0.005))
+                shade(seen, np.asarray(hand.faces), size=(CELL, CELL), scale=CELL / 0.27, centre=(0.0, -0.005))
             )
         rows.append(np.concatenate(cells, 1))
     return np.concatenate(rows, 0)
@@ -99,7 +98,7 @@ def main() -> None:
         for view_name in VIEWS:
             matplotlib.image.imsave(out / f"hand_{side}_{view_name}.png", sheet(side, "default", view_name))
     matplotlib.image.imsave(
-        out / "hand_right_fine.png", np.concatenate([sheet("right", "fine", v)[150:300] for v in VIEWS])
+        out / "hand_right_fine.png", np.concatenate([sheet("right", "fine", v)[CELL : 2 * CELL] for v in VIEWS])
     )
 
 

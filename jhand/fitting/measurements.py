@@ -62,9 +62,9 @@ class FitSettings:
     """Radians per second: standard deviation of the speed of each joint, in sequences."""
     transl_rate: Array | float = 0.5
     """Metres per second: standard deviation of the wrist's speed, in sequences."""
-    anneal: Array | float = 20.0
-    """Weight of the priors in the first iteration; falls by 0.3 each iteration to 1. Twist is barely seen by points,
-    and a strong start keeps it from running away."""
+    anneal: Array | float = 0.009
+    """Metres: no point is trusted further than this in the first iteration; its variance then falls by 0.3 each
+    iteration to that of its sigma. Twist is barely seen by points, and a gentle start keeps it from running away."""
     tolerance: Array | float = 1e-4
     """Relative decrease of the cost under which a step counts as the last."""
 
@@ -145,6 +145,18 @@ def predict_2d(camera: Camera | WeakCamera | FreeWeakCamera, points: Array, tran
     """Pixels (T, K, 2) of landmarks (T, K, 3); the camera has a leading axis T."""
     over_points = jax.vmap(_image_point, in_axes=(None, 0, None))
     return jax.vmap(over_points)(camera, points, transl)
+
+
+def point_precision(seen: Measurements, transl: Array, settings: FitSettings) -> Array:
+    """About how sharply a landmark of weight 1 is seen on hands at `transl` (T, 3): 1 / variance, in 1 / metres^2."""
+    precision = jnp.zeros(())
+    if seen.space is not None:
+        precision = precision + 1 / jnp.square(settings.sigma_3d)
+    if seen.picture is not None:
+        by_point = jax.vmap(jax.jacfwd(_image_point, argnums=1))(seen.picture.camera, transl, transl)
+        squared_scale = jnp.median(jnp.sum(jnp.square(by_point), (-1, -2))) / 2  # of pixels per metre
+        precision = precision + squared_scale / jnp.square(settings.sigma_2d)
+    return precision
 
 
 def predict_3d(hand: HandModel, params: HandParams, landmark_set: LandmarkSet) -> Array:

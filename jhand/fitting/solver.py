@@ -25,6 +25,7 @@ from jhand.fitting.measurements import (
     Measurements,
     cost,
     linearise,
+    point_precision,
     predict_2d,
     predict_3d,
     retract,
@@ -77,11 +78,14 @@ def _solve(
     iterations: Array | int,
 ) -> tuple[HandParams, Array, Array]:
     """Sequences (N, T): parameters with betas (N, B), final cost (N,) and whether each converged (N,)."""
-    warm_up = jnp.ceil(jnp.log(jnp.maximum(settings.anneal, 1.0)) / -np.log(_ANNEAL_RATE))
 
     def solve_one(start: HandParams, seen: Measurements) -> tuple[HandParams, Array, Array]:
+        # less trust in the measurements is more weight on the priors
+        first_weight = jnp.maximum(jnp.square(settings.anneal) * point_precision(seen, start.transl, settings), 1.0)
+        warm_up = jnp.ceil(jnp.log(first_weight) / -np.log(_ANNEAL_RATE))
+
         def prior_weight(i: Array) -> Array:
-            return jnp.maximum(settings.anneal * _ANNEAL_RATE**i, 1.0)
+            return jnp.maximum(first_weight * _ANNEAL_RATE**i, 1.0)
 
         def propose(params: HandParams, i: Array, damping: Array) -> tuple[Array, HandParams]:
             eq = linearise(hand, params, landmark_set, seen, settings, dt, prior_weight(i), shape_is_free)

@@ -4,15 +4,20 @@ One table, by anatomical names. A finger's points are called by their joints fro
 of the metacarpal), `mcp` (knuckle), `pip`, `dip`, `tip`; the thumb's are `cmc`, `mcp`, `ip`, `tip`.
 
 Sources, by the published description of each format:
-  mano16, mano21      Romero et al. 2017; mano21 appends the tips as smplx does (thumb, index, middle, ring, little)
-  openpose21          OpenPose hand output; the same for MediaPipe Hands, FreiHAND, H2O, DexYCB, CMU Panoptic and
-  OneHand10K interhand21         InterHand2.6M skeleton: each finger from tip to base, the wrist last
-  ho3d21              HO-3D: MANO's joints, then the tips in smplx's order
-  rhd21               Rendered Hand Pose: wrist, then each finger from tip to base
-  umetrack21          UmeTrack and HOT3D landmarks: tips, wrist, then inner joints, palm centre last; its thumb has no
-  CMC webxr25, openxr26   WebXR Hand Input and XR_EXT_hand_tracking: joints with metacarpal bases; OpenXR begins with
-  the palm leap20              Leap Motion: no wrist; the zero-length metacarpal of its thumb makes its `mcp` the
-  anatomical CMC coco_wholebody_*    the hands within COCO-WholeBody's 133 points, left from 91 and right from 112
+
+- `mano16`, `mano21`: Romero et al. 2017; mano21 appends the tips as smplx does (thumb, index, middle, ring, little)
+- `openpose21`: Simon et al. 2017, OpenPose's hand output; the same order in MediaPipe Hands, FreiHAND, H2O, DexYCB, CMU
+  Panoptic and OneHand10K
+- `interhand21`: InterHand2.6M's skeleton.txt: each finger from tip to base, the wrist last
+- `ho3d21`: HO-3D v2 and v3: MANO's joints, then the tips in smplx's order
+- `rhd21`: Rendered Hand Pose Dataset's readme: wrist, then each finger from tip to base
+- `umetrack21`, `hot3d21`: the landmarks of the Hand Tracking Toolkit: tips, wrist, then inner joints, palm centre last;
+  its thumb has no CMC among them
+- `webxr25`, `openxr26`: WebXR Hand Input (W3C) and XR_EXT_hand_tracking (Khronos): joints with metacarpal bases; OpenXR
+  begins with the palm
+- `leap20`: Leap Motion's bones: no wrist; the zero-length metacarpal of its thumb makes its `mcp` the anatomical CMC
+- `coco_wholebody_left`, `coco_wholebody_right`: Jin et al. 2020: the hands within 133 points, left from 91, right from
+  112
 """
 
 import difflib

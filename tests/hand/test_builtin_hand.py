@@ -99,7 +99,8 @@ def test_tips_are_the_ends_of_their_fingers(arrays):
         tip = arrays["tip_ids"][TIP_ORDER.index(finger)]
         assert owner[tip] == chain[2]
         distance = np.linalg.norm(v - arrays["joints"][chain[2]], axis=1)
-        assert distance[tip] > 0.97 * distance[owner == chain[2]].max()
+        # where the mid-line leaves the skin: a nail may stand out further
+        assert distance[tip] > 0.94 * distance[owner == chain[2]].max()
 
 
 def test_side_is_what_the_file_says(arrays):
@@ -119,18 +120,48 @@ def test_weights(arrays):
 
 
 def test_joint_regressor(arrays):
+    """Exact for the fingers, whose joints lie among their vertices; the wrist joint lies outside the open end."""
     np.testing.assert_allclose(arrays["J_regressor"].sum(1), 1, atol=1e-5)
-    regressed = arrays["J_regressor"] @ arrays["v_template"]
-    assert np.linalg.norm(regressed - arrays["joints"], axis=1).max() < 0.004
+    betas = np.random.default_rng(0).normal(size=10)
+    vertices = arrays["v_template"] + arrays["shapedirs"] @ betas
+    joints = arrays["joints"] + arrays["joint_shapedirs"] @ betas
+    error = np.linalg.norm(arrays["J_regressor"] @ vertices - joints, axis=1)
+    assert error[1:].max() < 5e-4
+    assert error[0] < 0.004
+
+
+def test_joints_are_on_the_midlines(arrays):
+    """A slice of the finger at each middle and end joint has the joint in its middle."""
+    for finger, chain in FINGERS.items():
+        own = arrays["weights"][:, list(chain)].sum(1) > 0.5
+        for k in (2,) if finger == "thumb" else (1, 2):
+            joint = arrays["joints"][chain[k]]
+            along = joint - arrays["joints"][chain[k - 1]]
+            along /= np.linalg.norm(along)
+            across = np.linalg.svd(along[None])[2][1:]
+            offset = arrays["v_template"] - joint
+            outline = offset[own & (np.abs(offset @ along) < 0.005)] @ across.T
+            assert np.abs(outline.max(0) + outline.min(0)).max() / 2 < 1.5e-3, finger
 
 
 def test_population_is_that_of_ansur(arrays):
-    """Length from the wrist crease (10 mm from the joint) to the middle tip; ANSUR II, both sexes: 187.2 +- 11.7 mm."""
-    betas = np.random.default_rng(0).normal(size=(4000, 10))
-    tip = arrays["tip_ids"][2]
-    length = np.abs(arrays["v_template"][tip, 0] + betas @ arrays["shapedirs"][tip, 0]) - 0.010
+    """ANSUR II, both sexes alike: length from the wrist crease (10 mm from the joint) to the end of the middle
+    finger 187.2 +- 11.7 mm, breadth across the knuckles 83.2 +- 6.5 mm, correlation 0.713.
+    """
+    sign = -1 if str(arrays["side"]) == "right" else 1
+    v, joints = arrays["v_template"], arrays["joints"]
+    not_thumb = arrays["weights"][:, 13:].sum(1) < 0.05
+    radial, ulnar = (np.flatnonzero((np.abs((v - joints[j])[:, 0]) < 0.006) & not_thumb) for j in (1, 7))
+    across = joints[1] - joints[7]
+    ends = [np.argmax(sign * v[:, 0]), radial[np.argmax(v[radial] @ across)], ulnar[np.argmin(v[ulnar] @ across)]]
+    betas = np.random.default_rng(0).normal(size=(10_000, 10))
+    points = v[ends] + np.einsum("nb,vcb->nvc", betas, arrays["shapedirs"][ends])
+    length, breadth = sign * points[:, 0, 0] - 0.010, np.linalg.norm(points[:, 1] - points[:, 2], axis=1)
     assert abs(length.mean() - 0.1872) < 0.0005
     assert abs(length.std() / 0.0117 - 1) < 0.05
+    assert abs(breadth.mean() - 0.0832) < 0.0005
+    assert abs(breadth.std() / 0.0065 - 1) < 0.05
+    assert abs(np.corrcoef(length, breadth)[0, 1] - 0.713) < 0.03
 
 
 def test_small_shape_directions_are_zero(arrays):
@@ -145,6 +176,34 @@ def test_correctives_are_local(arrays):
     pinky = arrays["weights"][:, [8, 9]].sum(1) > 0.9
     assert np.abs(posedirs[pinky][:, :, :3]).max() == 0
     assert np.abs(posedirs[pinky][:, :, 7:9]).max() > 1e-4
+
+
+def _fist(arrays, correctives: float):
+    """Vertices with the four fingers bent by 85, 95 and 70 degrees, by linear blend skinning."""
+    local = np.tile(np.eye(3), (16, 1, 1))
+    sign = 1 if str(arrays["side"]) == "right" else -1
+    for k, degrees in enumerate((85, 95, 70)):
+        cos, sin = np.cos(np.deg2rad(degrees)), sign * np.sin(np.deg2rad(degrees))
+        local[[1 + k, 4 + k, 7 + k, 10 + k]] = [[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]
+    v = arrays["v_template"] + correctives * arrays["posedirs"] @ (local[1:] - np.eye(3)).ravel()
+    J, turned, moved = arrays["joints"], local.copy(), arrays["joints"].copy()
+    for j, parent in enumerate(arrays["kintree_table"][0][1:], start=1):
+        turned[j] = turned[parent] @ local[j]
+        moved[j] = moved[parent] + turned[parent] @ (J[j] - J[parent])
+    by_bone = np.einsum("jab,vjb->vja", turned, v[:, None] - J) + moved
+    return np.einsum("vj,vja->va", arrays["weights"], by_bone)
+
+
+def test_correctives_give_a_fist_its_volume_back(arrays):
+    def volume(v):
+        a, b, c = np.moveaxis(v[arrays["faces"]], 1, 0)
+        return np.sum(a * np.cross(b, c)) / 6
+
+    flat = volume(arrays["v_template"])
+    loss_without, loss_with = (1 - volume(_fist(arrays, correctives)) / flat for correctives in (0.0, 1.0))
+    assert loss_without > 0.05
+    assert 0 < loss_with < 0.035
+    assert np.linalg.norm(_fist(arrays, 1.0) - _fist(arrays, 0.0), axis=1).max() < 0.008
 
 
 @pytest.mark.parametrize("level", ["", "_fine"])

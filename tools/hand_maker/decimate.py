@@ -14,7 +14,12 @@ _SLIVER_COST = 2e-10  # metres^4: what a needle of a triangle costs, beside quad
 
 
 def decimate(
-    poses: np.ndarray, faces: np.ndarray, num_vertices: int, num_boundary: int, keep: set[int]
+    poses: np.ndarray,
+    faces: np.ndarray,
+    num_vertices: int,
+    num_boundary: int,
+    keep: set[int],
+    importance: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Collapse a disc to `num_vertices` with `num_boundary` boundary edges.
 
@@ -24,11 +29,12 @@ def decimate(
         num_vertices: to keep.
         num_boundary: boundary edges to keep.
         keep: vertices that must stay.
+        importance: (V,) factor on the error of the surface around each vertex.
 
     Returns:
         Kept vertices (num_vertices,) and faces (F', 3) in the old numbering.
     """
-    mesh = _Mesh(poses, faces, keep)
+    mesh = _Mesh(poses, faces, keep, importance)
     mesh.collapse_until(lambda: mesh.num_boundary_edges() <= num_boundary, boundary=True)
     mesh.collapse_until(lambda: len(mesh.alive) <= num_vertices, boundary=False)
     return np.array(sorted(mesh.alive)), np.array([f for f in mesh.faces if f is not None])
@@ -37,7 +43,7 @@ def decimate(
 class _Mesh:
     """Faces by vertex, and a quadric per vertex and pose; the state of a decimation."""
 
-    def __init__(self, poses: np.ndarray, faces: np.ndarray, keep: set[int]) -> None:
+    def __init__(self, poses: np.ndarray, faces: np.ndarray, keep: set[int], importance: np.ndarray) -> None:
         self.poses, self.keep = poses, keep
         self.faces: list[tuple[int, int, int] | None] = [tuple(map(int, f)) for f in faces]
         self.around: list[set[int]] = [set() for _ in range(poses.shape[1])]
@@ -45,7 +51,7 @@ class _Mesh:
             for v in f:
                 self.around[v].add(i)
         self.alive = {v for v in range(poses.shape[1]) if self.around[v]}
-        self.quadrics = self._quadrics()
+        self.quadrics = self._quadrics() * importance[:, None, None]
         self.version = np.zeros(poses.shape[1], int)
 
     def _quadrics(self) -> np.ndarray:
