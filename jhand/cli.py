@@ -179,15 +179,14 @@ def _write_summary(results: Sequence[Result], path: Path) -> None:
 def _table(results: Sequence[Result]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("recording", no_wrap=True)
-    table.add_column("hand")
+    table.add_column("hand", no_wrap=True)
     for name in ("frames", "mean", "p95", "max", "of length", "|beta|"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("note", style="dim")
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for r in results:
         s = r.scores
         errors = (f"{s[key]:.2f} {r.unit}" for key in ("mean", "p95", "max"))
         row = (str(r.num_frames), *errors, f"{s['percent']:.1f} %", f"{s['max_beta']:.2f}")
-        table.add_row(escape(r.name), r.side, *row, escape(r.note))
+        table.add_row(escape(r.name), r.side, *row)
     return table
 
 
@@ -260,7 +259,7 @@ def demo(out: Output = Path("out/demo"), data: Path | None = None) -> int:
             "Quest poses": lambda: iter([studies.quest(right, folder)]),
             "Leap": lambda: iter(studies.leap(right, folder)),
             "hand video": lambda: iter([studies.hand_video(right, folder)]),
-            "mocap": lambda: iter([studies.mocap(right, studies.attach_hand_markers(right, folder), step=10)]),
+            "mocap": lambda: iter([studies.mocap(right, studies.attach_hand_markers(right, folder), step=14)]),
         }
     else:
         job.console.print(

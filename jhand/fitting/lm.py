@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 HIGHEST = lax.Precision.HIGHEST
 
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-7, 1e7
-_DAMPING_DOWN, _DAMPING_UP = 0.2, 5.0
+_DAMPING_DOWN, _DAMPING_UP = 0.2, 4.0
 
 
 @jax.tree_util.register_dataclass
@@ -30,51 +30,72 @@ class Solution:
     """Sum of squared residuals at `x`."""
     iterations: Int[Array, "*b"]
     converged: Bool[Array, "*b"]
-    """The last accepted step lowered the cost by less than the tolerance, or no step lowers it any more."""
+    """The last step changed the cost by less than the tolerance, or no step lowers it any more."""
 
 
 def damped_iterations(
-    propose: Callable[[Any, Array, Array], tuple[Array, Any]],
-    cost: Callable[[Any, Array], Array],
+    linearise: Callable[[Any], Any],
+    propose: Callable[[Any, Any, Array, Array], Any],
+    cost: Callable[[Any, Any, Array], Array],
     x0: PyTree,
     *,
     iterations: ArrayLike,
     tolerance: ArrayLike = 1e-5,
     warm_up: ArrayLike = 0,
-) -> Solution:
+) -> tuple[Solution, Any]:
     """Accept a proposed step where it lowers the cost, with less damping next; reject it otherwise, with more.
 
     Args:
-        propose: `(x, iteration, damping) -> (cost at x, candidate)`.
-        cost: `(x, iteration) -> cost`; a cost that changes with the iteration (annealing) is compared at equal
-            iterations.
+        linearise: `x -> equations` at x.
+        propose: `(x, equations, iteration, damping) -> candidate`.
+        cost: `(x, equations, iteration) -> cost`; a cost that changes with the iteration (annealing) is compared at
+            equal iterations.
         x0: start.
         iterations: the most to take; traced, so that another number does not recompile.
-        tolerance: relative decrease of the cost under which a step counts as the last.
+        tolerance: relative change of the cost under which a step counts as the last.
         warm_up: iterations during which the cost still changes and convergence is not declared.
 
     Returns:
-        The solution; under `vmap` each problem keeps its own damping and stops by itself.
+        The solution, and the equations there; under `vmap` each problem keeps its own damping and stops by itself.
     """
+    blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(linearise, x0))
 
     def running(carry: tuple) -> Array:
-        _, _, _, i, done = carry
+        _, _, _, _, _, i, done = carry
         return (i < iterations) & ~done
 
     def step(carry: tuple) -> tuple:
-        x, _, damping, i, _ = carry
-        here, candidate = propose(x, i, damping)
-        there = cost(candidate, i)
-        accept = there < here  # False for NaN: a broken step is a rejected step
-        x = jax.tree.map(lambda a, b: jnp.where(accept, b, a), x, candidate)
-        small = accept & (here - there <= tolerance * here)
+        x, equations, _, damping, up, i, _ = carry
+        # The first pass linearises the start: one copy of `linearise` to compile, not two.
+        first = i < 0
+        candidate = propose(x, equations, i, damping)
+        candidate = jax.tree.map(lambda a, b: jnp.where(first, a, b), x, candidate)
+        there_equations = linearise(candidate)
+        here = jnp.where(first, jnp.inf, cost(x, equations, i))
+        there = cost(candidate, there_equations, i)
+        accept = first | (there < here)  # False for NaN: a broken step is a rejected step
+        x, equations = jax.tree.map(lambda a, b: jnp.where(accept, b, a), (x, equations), (candidate, there_equations))
+        # a step that changes nothing is the last, also where rounding made it a rejected one
+        small = jnp.abs(here - there) <= tolerance * here
         stuck = ~accept & (damping >= _DAMPING_MAX)
-        damping = jnp.clip(damping * jnp.where(accept, _DAMPING_DOWN, _DAMPING_UP), _DAMPING_MIN, _DAMPING_MAX)
-        return x, jnp.where(accept, there, here), damping, i + 1, (small | stuck) & (i >= warm_up)
+        # each rejection in a row raises the damping more than the one before (Nielsen 1999)
+        changed = jnp.clip(damping * jnp.where(accept, _DAMPING_DOWN, up), _DAMPING_MIN, _DAMPING_MAX)
+        damping = jnp.where(first, damping, changed)
+        up = jnp.where(accept, _DAMPING_UP, 2 * up)
+        done = (small | stuck) & ~first & (i >= warm_up)
+        return x, equations, jnp.where(accept, there, here), damping, up, i + 1, done
 
-    start = (x0, jnp.zeros(()), jnp.asarray(_DAMPING_START), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    x, final, _, i, done = lax.while_loop(running, step, start)
-    return Solution(x, final, i, done)
+    start = (
+        x0,
+        blank,
+        jnp.zeros(()),
+        jnp.asarray(_DAMPING_START),
+        jnp.asarray(_DAMPING_UP),
+        jnp.full((), -1, jnp.int32),
+        jnp.zeros((), bool),
+    )
+    x, equations, final, _, _, i, done = lax.while_loop(running, step, start)
+    return Solution(x, final, i, done), equations
 
 
 def levenberg_marquardt(
@@ -112,18 +133,19 @@ def levenberg_marquardt(
     def residuals(x: PyTree) -> Array:
         return jnp.ravel(residual_fn(x))
 
-    def cost(x: PyTree, _: Array) -> Array:
-        return jnp.sum(jnp.square(residuals(x)))
-
-    def propose(x: PyTree, _: Array, damping: Array) -> tuple[Array, PyTree]:
+    def linearise(x: PyTree) -> tuple[Array, Array, Array]:
         r = residuals(x)
         J = jax.jacfwd(lambda d: residuals(retract(x, d)))(zero)
-        H = jnp.matmul(J.T, J, precision=HIGHEST)
-        g = jnp.matmul(J.T, r, precision=HIGHEST)
+        return jnp.matmul(J.T, J, precision=HIGHEST), jnp.matmul(J.T, r, precision=HIGHEST), jnp.sum(r * r)
+
+    def propose(x: PyTree, equations: tuple, _: Array, damping: Array) -> PyTree:
+        H, g, _ = equations
         # the floor keeps directions that no residual sees solvable
         diagonal = jnp.diag(H)
         H = H + jnp.diag(damping * diagonal + 1e-9 * jnp.max(diagonal))
-        step = -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(H), g)
-        return jnp.sum(r * r), retract(x, step)
+        return retract(x, -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(H), g))
 
-    return damped_iterations(propose, cost, x0, iterations=iterations, tolerance=tolerance)
+    def cost(_x: PyTree, equations: tuple, _i: Array) -> Array:
+        return equations[2]
+
+    return damped_iterations(linearise, propose, cost, x0, iterations=iterations, tolerance=tolerance)[0]

@@ -4,8 +4,9 @@
 Both run one batched Levenberg-Marquardt solve in a single jitted call. A hand by itself is a sequence of one frame.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,19 +20,31 @@ from jhand.fitting.banded import marginal_covariance, solve_bordered
 from jhand.fitting.lm import damped_iterations
 from jhand.fitting.measurements import (
     FitSettings,
-    FreeWeakCamera,
-    InPicture,
-    InSpace,
     Measurements,
-    cost,
+    NormalEquations,
+    State,
+    add_priors,
     linearise,
-    point_precision,
-    predict_2d,
+    match,
+    precision,
     predict_3d,
+    prior_cost,
     retract,
 )
 from jhand.fitting.starts import start_3d, starts_2d
+from jhand.fitting.terms import (
+    CAMERA_UNKNOWNS,
+    FreeWeakCamera,
+    Pixel,
+    Term,
+    adjust_camera,
+    image_point,
+    points_2d,
+    points_3d,
+    repeat_camera,
+)
 from jhand.geometry.camera import Camera, WeakCamera
+from jhand.geometry.multiview import triangulate
 from jhand.geometry.rotations import so3_exp
 from jhand.hand.kinematics import keypoints
 from jhand.hand.landmark_sets import LandmarkSet, keypoint_landmarks
@@ -39,6 +52,7 @@ from jhand.hand.model import HandModel, HandParams
 
 _ANNEAL_RATE = 0.3
 _MIN_POINTS = 3  # fewer do not place a hand
+_ANOTHER = 0.005  # metres: explanations nearer than this are one
 _NOMINAL_FOCAL = 1000.0
 """Pixels: sets only the depth at which a hand seen without a camera is reported."""
 
@@ -52,141 +66,232 @@ class Fit:
     keypoints: Float[Array, "*b 21 3"]
     """openpose21 keypoints of the fitted hand, metres."""
     landmarks: Float[Array, "*b k 3"]
-    """The fitted points that the measurements were compared with, metres."""
-    errors: Float[Array, "*b k"]
-    """Distance of each landmark from its measurement: metres in 3D, pixels where only 2D was given; 0 where nothing was
-    seen."""
+    """The fitted points that keypoints3d and keypoints2d were compared with, metres."""
+    errors: Float[Array, "..."]
+    """(..., K), or (..., V, K) for V views: distance of each landmark from its measurement, metres in 3D, pixels where
+    only 2D was given; 0 where nothing was seen."""
     rms: Float[Array, "*b"]
     """Weighted root mean square of `errors`."""
+    cost: Float[Array, "*b"]
+    """What was minimised: the sum of squared residuals in sigmas, priors included; of a sequence in every frame."""
     converged: Bool[Array, "*b"]
     covariance: Float[Array, "*b d d"]
-    """Of wrist rotation (3, left perturbation), hand_pose (45), transl (3) and betas; what nothing observes shows the
-    prior's."""
+    """Of wrist rotation (3, left perturbation), hand_pose (45), transl (3), betas and, where they were refined, cameras
+    (7 each); what nothing observes shows the prior's."""
     camera: Camera | WeakCamera | None
-    """The camera of the 2D measurements; for a hand seen without a camera the weak one that was estimated; None without
-    any."""
+    """The camera of the 2D measurements, refined where that was asked for; for a hand seen without a camera the weak
+    one that was estimated; None without any."""
+    runner_up: HandParams | None
+    """The best explanation that is another one, from several starts: its keypoints lie over 5 mm off on average. The
+    solution itself where all starts agree; None for sequences."""
+    runner_up_cost: Float[Array, "*b"] | None
+    """Its cost: near `cost` where the measurements leave open which of both it was; infinite where there is none."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Evidence:
+    """Landmarks that were measured one by one: where fits begin, and what their errors are told of. Space, where it is
+    there, goes before pictures.
+    """
+
+    points3d: Array | None
+    weights3d: Array | None
+    pixels: Array | None
+    """(..., V, K, 2)."""
+    weights2d: Array | None
+    camera: Camera | WeakCamera | FreeWeakCamera | None
+    triangulated: tuple[Array, Array] | None
+    """Points and weights from several views, to start from."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Solved:
+    """Where sequences ended (N, ...)."""
+
+    state: State
+    """Frames (N, T, ...), betas (N, B)."""
+    cost: Array
+    converged: Array
+    equations: NormalEquations
+    """There, priors included."""
 
 
 def _solve(
     hand: HandModel,
-    start: HandParams,
-    landmark_set: LandmarkSet,
+    start: State,
     seen: Measurements,
     settings: FitSettings,
     dt: Array | float,
     shape_is_free: Array | float,
     iterations: Array | int,
-) -> tuple[HandParams, Array, Array]:
-    """Sequences (N, T): parameters with betas (N, B), final cost (N,) and whether each converged (N,)."""
+) -> _Solved:
+    """Solve N sequences of T frames."""
+    moving = any(term.correspond is not None for term in seen.terms)
 
-    def solve_one(start: HandParams, seen: Measurements) -> tuple[HandParams, Array, Array]:
+    def solve_one(one: Measurements, start: State) -> _Solved:
+        matched = replace(one, terms=match(hand, start.params, one.terms))
         # less trust in the measurements is more weight on the priors
-        first_weight = jnp.maximum(jnp.square(settings.anneal) * point_precision(seen, start.transl, settings), 1.0)
-        warm_up = jnp.ceil(jnp.log(first_weight) / -np.log(_ANNEAL_RATE))
+        first_weight = jnp.maximum(jnp.square(settings.anneal) * precision(hand, start, matched), 1.0)
+        warm_up = jnp.ceil(jnp.log(first_weight) / -np.log(_ANNEAL_RATE)).astype(jnp.int32)
 
-        def prior_weight(i: Array) -> Array:
-            return jnp.maximum(first_weight * _ANNEAL_RATE**i, 1.0)
+        def iterate(state: State, seen: Measurements, done: Array | int, num: Array | int) -> _Solved:
+            def prior_weight(i: Array) -> Array:
+                return jnp.maximum(first_weight * _ANNEAL_RATE ** (i + done), 1.0)
 
-        def propose(params: HandParams, i: Array, damping: Array) -> tuple[Array, HandParams]:
-            eq = linearise(hand, params, landmark_set, seen, settings, dt, prior_weight(i), shape_is_free)
-            frame = jnp.arange(eq.A.shape[-1])
-            A = eq.A.at[:, frame, frame].multiply(1 + damping)
-            C = eq.C + jnp.diag(damping * jnp.diag(eq.C))
-            frames, shared = solve_bordered(A, eq.q, eq.B, C, -eq.g, -eq.g_shared)
-            return eq.cost, retract(params, frames, shape_is_free * shared)
+            def equations_at(state: State) -> NormalEquations:
+                return linearise(hand, state, seen, settings, dt, shape_is_free)
 
-        def total(params: HandParams, i: Array) -> Array:
-            return cost(hand, params, landmark_set, seen, settings, dt, prior_weight(i))
+            def propose(state: State, equations: NormalEquations, i: Array, damping: Array) -> State:
+                eq = add_priors(hand, state.params, equations, settings, prior_weight(i), shape_is_free)
+                frame = jnp.arange(eq.A.shape[-1])
+                A = eq.A.at[:, frame, frame].multiply(1 + damping)
+                C = eq.C + jnp.diag(damping * jnp.diag(eq.C))
+                frames, shared = solve_bordered(A, eq.Q, eq.B, C, -eq.g, -eq.g_shared)
+                return retract(state, frames, shared.at[: hand.num_betas].multiply(shape_is_free))
 
-        end = damped_iterations(
-            propose, total, start, iterations=iterations, tolerance=settings.tolerance, warm_up=warm_up
-        )
-        return end.x, end.cost, end.converged
+            def total(state: State, equations: NormalEquations, i: Array) -> Array:
+                return equations.cost + prior_weight(i) * prior_cost(hand, state.params, settings)
 
-    return jax.vmap(solve_one)(start, seen)
+            end, equations = damped_iterations(
+                equations_at,
+                propose,
+                total,
+                state,
+                iterations=num,
+                tolerance=settings.tolerance,
+                warm_up=warm_up - done,
+            )
+            eq = add_priors(hand, end.x.params, equations, settings, 1.0, shape_is_free)
+            return _Solved(end.x, end.cost, end.converged, eq)
+
+        if not moving:
+            return iterate(start, matched, 0, iterations)
+
+        def rematch(i: Array, solved: _Solved) -> _Solved:
+            matched = replace(one, terms=match(hand, solved.state.params, one.terms))
+            return iterate(solved.state, matched, i * settings.refresh, settings.refresh)
+
+        blank = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: iterate(start, matched, 0, 0)))
+        rounds = -(-jnp.asarray(iterations) // settings.refresh)
+        return lax.fori_loop(0, rounds, rematch, replace(blank, state=start))
+
+    return _for_each_hand(solve_one, seen, start)
 
 
 def _solve_alone(
     hand: HandModel,
     starts: HandParams,
-    landmark_set: LandmarkSet,
+    num_cameras: int,
     seen: Measurements,
     settings: FitSettings,
     shape_is_free: Array | float,
     iterations: Array | int,
-) -> tuple[HandParams, Array, Array]:
-    """Frames by themselves (N, 1) from S starts each (N, S): parameters, costs and convergence of all (N, S, ...)."""
+) -> _Solved:
+    """Frames by themselves (N, 1) from S starts each (N, S), as N S sequences of one frame."""
     num, num_starts = starts.transl.shape[:2]
     flat = jax.tree.map(lambda a: a.reshape(num * num_starts, 1, *a.shape[2:]), starts)
-    again = jax.tree.map(lambda a: jnp.repeat(a, num_starts, axis=0), seen)
-    params, final, converged = _solve(
-        hand, replace(flat, betas=flat.betas[:, 0]), landmark_set, again, settings, 1.0, shape_is_free, iterations
-    )
-    params = replace(params, betas=params.betas[:, None])
-    unflat = lambda a: a.reshape(num, num_starts, *a.shape[2:])  # noqa: E731
-    return jax.tree.map(unflat, params), unflat(final[:, None]), unflat(converged[:, None])
+    again = _map_arrays(lambda a: jnp.repeat(a, num_starts, axis=0), seen, jnp.zeros((num * num_starts, 0)))
+    cameras = jnp.zeros((num * num_starts, num_cameras, CAMERA_UNKNOWNS))
+    start = State(replace(flat, betas=flat.betas[:, 0]), cameras)
+    return _solve(hand, start, again, settings, 1.0, shape_is_free, iterations)
 
 
-def _starts(hand: HandModel, landmark_set: LandmarkSet, seen: Measurements, betas: Array) -> HandParams:
-    """Where to begin with frames by themselves (N, 1, ...): parameters (N, S, ...)."""
-    first = _map_points(lambda a: a[:, 0], seen, seen.linked)
-    if first.space is not None:
-        return start_3d(hand, landmark_set, first.space.points, first.space.weights, betas)
-    assert first.picture is not None  # something was measured
-    points, weights = first.picture.points, first.picture.weights
-    return starts_2d(hand, landmark_set, points, weights, first.picture.camera, betas)
+def _starts(hand: HandModel, landmark_set: LandmarkSet, evidence: _Evidence, betas: Array) -> HandParams:
+    """Where to begin with frames by themselves (N, ...): parameters (N, S, ...)."""
+    if evidence.points3d is not None:
+        return start_3d(hand, landmark_set, evidence.points3d, evidence.weights3d, betas)
+    if evidence.triangulated is not None:
+        return start_3d(hand, landmark_set, *evidence.triangulated, betas)
+    camera = jax.tree.map(lambda a: a[:, 0], evidence.camera)
+    return starts_2d(hand, landmark_set, evidence.pixels[:, 0], evidence.weights2d[:, 0], camera, betas)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="num_cameras")
 def _fit_alone(
     hand: HandModel,
     starts: HandParams | None,
     landmark_set: LandmarkSet,
+    evidence: _Evidence,
     seen: Measurements,
     settings: FitSettings,
     betas: Array,
     shape_is_free: Array | float,
     iterations: Array | int,
+    num_cameras: int,
 ) -> Fit:
     """The best of all starts for each of N hands, as (N, 1)."""
     if starts is None:
-        starts = _starts(hand, landmark_set, seen, betas)
-    params, final, converged = _solve_alone(hand, starts, landmark_set, seen, settings, shape_is_free, iterations)
-    best, row = jnp.argmin(final, axis=1), jnp.arange(final.shape[0])
-    params = jax.tree.map(lambda a: a[row, best][:, None], params)
-    params = replace(params, betas=params.betas[:, 0])
-    return _describe(hand, params, converged[row, best], landmark_set, seen, settings, 1.0, shape_is_free)
+        starts = _starts(hand, landmark_set, jax.tree.map(lambda a: a[:, 0], evidence), betas)
+    num, num_starts = starts.transl.shape[:2]
+    solved = _solve_alone(hand, starts, num_cameras, seen, settings, shape_is_free, iterations)
+    final = solved.cost.reshape(num, num_starts)
+    best, row = jnp.argmin(final, axis=1), jnp.arange(num)
+    every = jax.vmap(lambda p: predict_3d(hand, p, keypoint_landmarks(hand)))(solved.state.params)
+    every = every.reshape(num, num_starts, 21, 3)
+    apart = jnp.linalg.norm(every - every[row, best][:, None], axis=-1).mean(-1)
+    others = jnp.where(apart > _ANOTHER, final, jnp.inf)
+    second = jnp.where(jnp.isfinite(others).any(1), jnp.argmin(others, axis=1), best)
+    pick = lambda tree, which: jax.tree.map(lambda a: a[row * num_starts + which], tree)  # noqa: E731
+    runner_up = pick(solved.state.params, second)
+    fit = _describe(hand, pick(solved, best), landmark_set, evidence)
+    return replace(
+        fit,
+        runner_up=replace(runner_up, betas=runner_up.betas[:, None]),
+        runner_up_cost=jnp.min(others, axis=1)[:, None],
+    )
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="num_cameras")
 def _start_sequence(
     hand: HandModel,
     landmark_set: LandmarkSet,
+    evidence: _Evidence,
     seen: Measurements,
     settings: FitSettings,
     betas: Array,
     shape_is_free: Array | float,
     iterations: Array | int,
+    num_cameras: int,
 ) -> HandParams:
-    """Frames of N sequences fitted by themselves, and of each frame's explanations the one on the cheapest path."""
-    num, num_frames = seen.weights.shape[:2]
-    has_evidence = jnp.sum(seen.weights > 0, -1) >= _MIN_POINTS
-    alone = _map_points(lambda a: a.reshape(num * num_frames, 1, *a.shape[2:]), seen, jnp.zeros((num * num_frames, 0)))
-    starts = _starts(hand, landmark_set, alone, jnp.repeat(betas, num_frames, axis=0))
-    candidates, final, _ = _solve_alone(hand, starts, landmark_set, alone, settings, shape_is_free, iterations)
+    """Where to begin with N sequences: frames by themselves, and of each frame's explanations the one on the cheapest
+    path.
+    """
+    num, num_frames = seen.given.shape
+    has_evidence = _has_evidence(evidence) & (seen.given > 0)
+    flat = lambda a: a.reshape(num * num_frames, *a.shape[2:])  # noqa: E731
+    candidates = _starts(hand, landmark_set, jax.tree.map(flat, evidence), jnp.repeat(betas, num_frames, axis=0))
+    final = jnp.zeros(candidates.transl.shape[:-1])
+    if final.shape[1] > 1:  # ambiguous: what each explanation is worth is known when it is fitted
+        alone = _map_arrays(lambda a: flat(a)[:, None], seen, jnp.zeros((num * num_frames, 0)))
+        solved = _solve_alone(hand, candidates, num_cameras, alone, settings, shape_is_free, iterations)
+        candidates = replace(solved.state.params, betas=solved.state.params.betas[:, None])
+        final = solved.cost.reshape(final.shape)
     shape = (num, num_frames, final.shape[-1])
-    candidates = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[2:]), candidates)
+    candidates = HandParams(
+        *(
+            a.reshape(*shape, *tail)
+            for a, tail in (
+                (candidates.global_orient, (3,)),
+                (candidates.hand_pose, (15, 3)),
+                (candidates.betas, (hand.num_betas,)),
+                (candidates.transl, (3,)),
+            )
+        )
+    )
     params = jax.vmap(_cheapest_path)(candidates, final.reshape(shape), has_evidence)
-    evidence = has_evidence[..., None].astype(jnp.float32)
-    mean_shape = jnp.sum(evidence * params.betas, 1) / jnp.sum(evidence, 1)
+    counted = has_evidence[..., None].astype(jnp.float32)
+    mean_shape = jnp.sum(counted * params.betas, 1) / jnp.sum(counted, 1)
     return replace(params, betas=jnp.where(shape_is_free > 0, mean_shape, betas))
 
 
 @jax.jit
 def _fit_together(
     hand: HandModel,
-    start: HandParams,
+    start: State,
     landmark_set: LandmarkSet,
+    evidence: _Evidence,
     seen: Measurements,
     settings: FitSettings,
     dt: Array | float,
@@ -194,53 +299,73 @@ def _fit_together(
     iterations: Array | int,
 ) -> Fit:
     """N sequences of T frames, each solved at once."""
-    params, _, converged = _solve(hand, start, landmark_set, seen, settings, dt, shape_is_free, iterations)
-    return _describe(hand, params, converged, landmark_set, seen, settings, dt, shape_is_free)
+    solved = _solve(hand, start, seen, settings, dt, shape_is_free, iterations)
+    return _describe(hand, solved, landmark_set, evidence)
 
 
-def _describe(
-    hand: HandModel,
-    params: HandParams,
-    converged: Array,
-    landmark_set: LandmarkSet,
-    seen: Measurements,
-    settings: FitSettings,
-    dt: Array | float,
-    shape_is_free: Array | float,
-) -> Fit:
+def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evidence: _Evidence) -> Fit:
     """What users see of a solution (N, T) with betas (N, B)."""
+    params, cameras = solved.state.params, solved.state.cameras
     points = jax.vmap(lambda p: predict_3d(hand, p, landmark_set))(params)
-    camera, weights = None, seen.weights
-    errors = jnp.zeros_like(weights)
-    if seen.picture is not None:
-        camera = seen.picture.camera
-        uv = jax.vmap(predict_2d)(camera, points, params.transl)
-        errors = jnp.linalg.norm(uv - seen.picture.points, axis=-1)
-    if seen.space is not None:
-        errors = jnp.linalg.norm(points - seen.space.points, axis=-1)
+    batch = params.transl.shape[:-1]
+    errors = weights = jnp.zeros((*batch, len(landmark_set.names)))
+    camera = evidence.camera
+    if evidence.pixels is not None:
+        uv = jax.vmap(_images)(camera, points, params.transl, cameras)
+        errors, weights = jnp.linalg.norm(uv - evidence.pixels, axis=-1), evidence.weights2d
+    if evidence.points3d is not None:
+        errors, weights = jnp.linalg.norm(points - evidence.points3d, axis=-1), evidence.weights3d
+    elif evidence.pixels is not None and errors.shape[2] == 1:
+        errors, weights = errors[:, :, 0], weights[:, :, 0]
     errors = jnp.where(weights > 0, errors, 0)
-    total = jnp.sum(weights, -1)
-    rms = jnp.sqrt(jnp.sum(weights * jnp.square(errors), -1) / jnp.where(total > 0, total, 1))
+    over = tuple(range(2, errors.ndim))
+    total = jnp.sum(weights, over)
+    rms = jnp.sqrt(jnp.sum(weights * jnp.square(errors), over) / jnp.where(total > 0, total, 1))
 
-    def covariance(params: HandParams, seen: Measurements) -> Array:
-        eq = linearise(hand, params, landmark_set, seen, settings, dt, 1.0, shape_is_free)
-        return marginal_covariance(eq.A, eq.q, eq.B, eq.C)
-
+    eq = solved.equations
+    covariance = jax.vmap(marginal_covariance)(eq.A, eq.Q, eq.B, eq.C)
     if isinstance(camera, FreeWeakCamera):
-        scale = camera.focal / params.transl[..., 2]
+        scale = camera.focal[:, :, 0] / params.transl[..., 2]
         camera = WeakCamera(scale=scale, offset=jnp.zeros((*scale.shape, 2)))
-    covariances = jax.vmap(covariance)(params, seen)
-    params = replace(params, betas=jnp.broadcast_to(params.betas[:, None], (*rms.shape, hand.num_betas)))
+    elif camera is not None:
+        if cameras.shape[1]:
+            camera = adjust_camera(camera, cameras[:, None])
+        if evidence.pixels.shape[2] == 1:
+            camera = jax.tree.map(lambda a: a[:, :, 0], camera)
+    params = replace(params, betas=jnp.broadcast_to(params.betas[:, None], (*batch, hand.num_betas)))
     return Fit(
         params=params,
         keypoints=keypoints(hand, params),
         landmarks=points,
         errors=errors,
         rms=rms,
-        converged=jnp.broadcast_to(converged[:, None], rms.shape),
-        covariance=covariances,
+        cost=jnp.broadcast_to(solved.cost[:, None], batch),
+        converged=jnp.broadcast_to(solved.converged[:, None], batch),
+        covariance=covariance,
         camera=camera,
+        runner_up=None,
+        runner_up_cost=None,
     )
+
+
+def _images(camera: Any, points: Array, transl: Array, cameras: Array) -> Array:
+    """Pixels (T, V, K, 2) of landmarks (T, K, 3) in cameras (T, V)."""
+    num_views = jax.tree.leaves(camera)[0].shape[1]
+
+    def image(point: Array, transl: Array, camera: Any, view: Array) -> Array:
+        return image_point(Pixel(jnp.zeros(2), camera, view), point, transl, cameras)
+
+    over_points = jax.vmap(image, in_axes=(0, None, None, None))
+    over_views = jax.vmap(over_points, in_axes=(None, None, 0, 0))
+    return jax.vmap(over_views, in_axes=(0, 0, 0, None))(points, transl, camera, jnp.arange(num_views))
+
+
+def _has_evidence(evidence: _Evidence) -> Array:
+    """Frames (N, T) with enough points to place a hand."""
+    weights = evidence.weights3d
+    if weights is None:
+        weights = evidence.weights2d.max(2) if evidence.triangulated is None else evidence.triangulated[1]
+    return jnp.sum(weights > 0, -1) >= _MIN_POINTS
 
 
 def _points(name: str, points: ArrayLike, weights: ArrayLike | None, landmark_set: LandmarkSet, size: int) -> tuple:
@@ -277,57 +402,129 @@ def _points(name: str, points: ArrayLike, weights: ArrayLike | None, landmark_se
     return jnp.where(weights[..., None] > 0, points, 0), weights
 
 
+def _of_either_side(hand: HandModel) -> HandModel:
+    """The arrays of a hand: what is compiled for one side serves the other."""
+    return replace(hand, side="right", name="")
+
+
 def _gather(
     hand: HandModel,
     num_time_axes: int,
     keypoints3d: ArrayLike | None,
     keypoints2d: ArrayLike | None,
     camera: Camera | WeakCamera | None,
+    views: int | None,
     weights: ArrayLike | None,
     weights2d: ArrayLike | None,
     landmarks: LandmarkSet | None,
-) -> tuple[LandmarkSet, Measurements, tuple[int, ...]]:
+    terms: Sequence[Term],
+    settings: FitSettings,
+) -> tuple[LandmarkSet, _Evidence, Measurements, tuple[int, ...]]:
     """Measurements as (N, T, ...) and the leading axes they came with."""
     landmark_set = keypoint_landmarks(hand) if landmarks is None else landmarks
-    space = picture = None
+    evidence = _Evidence(None, None, None, None, None, None)
+    every, batches = [], {}
     if keypoints3d is not None:
-        space = InSpace(*_points("keypoints3d", keypoints3d, weights, landmark_set, 3))
+        points, trust = _points("keypoints3d", keypoints3d, weights, landmark_set, 3)
+        evidence = replace(evidence, points3d=points, weights3d=trust)
+        every.append(points_3d(landmark_set, points, trust, sigma=settings.sigma_3d, robust=settings.robust))
+        batches["keypoints3d"] = trust.shape[:-1]
     if keypoints2d is not None:
-        if keypoints3d is not None and camera is None:
-            raise ValueError("keypoints2d beside keypoints3d need a camera: their frame is known in metres")
-        trust = weights if weights2d is None else weights2d
-        points, trust = _points("keypoints2d", keypoints2d, trust, landmark_set, 2)
-        batch = points.shape[:-2]
-        seen_by = FreeWeakCamera(jnp.full(batch, _NOMINAL_FOCAL)) if camera is None else _repeat(camera, batch)
-        picture = InPicture(points, trust, seen_by)
-    measured = picture if space is None else space
-    if measured is None:
-        raise ValueError("nothing to fit: give keypoints3d (..., 21, 3), keypoints2d (..., 21, 2), or both")
-    batch = measured.weights.shape[:-1]
-    if space is not None and picture is not None and picture.weights.shape != space.weights.shape:
-        raise ValueError(f"keypoints3d and keypoints2d: leading axes differ, {batch} and {picture.weights.shape[:-1]}")
+        evidence = _see(landmark_set, evidence, keypoints2d, camera, views, weights if weights2d is None else weights2d)
+        every.append(
+            points_2d(
+                landmark_set,
+                evidence.pixels,
+                evidence.camera,
+                evidence.weights2d,
+                sigma=settings.sigma_2d,
+                robust=settings.robust,
+            )
+        )
+        batches["keypoints2d"] = evidence.weights2d.shape[:-2]
+    for term in terms:
+        every.append(term)
+        batches[f"a term of {term.residual.__name__.strip('_')}"] = term.weights.shape[:-1]
+    if not batches:
+        raise ValueError("nothing to fit: give keypoints3d (..., 21, 3), keypoints2d (..., 21, 2), or terms")
+    batch = next(iter(batches.values()))
+    if any(other != batch for other in batches.values()):
+        differ = ", ".join(f"{name} {shape}" for name, shape in batches.items())
+        raise ValueError(f"measurements of the same hands have the same leading axes, got {differ}")
     if len(batch) < num_time_axes:
         raise ValueError("fit_sequence needs a time axis: (..., T, 21, 3) or (..., T, 21, 2); for one frame use fit")
     frames = batch[-1] if num_time_axes else 1
     num = int(np.prod(batch)) // max(frames, 1)
-    seen = Measurements(space, picture, jnp.ones((num, max(frames - 1, 0))))
-    return landmark_set, _map_points(lambda a: a.reshape(num, frames, *a.shape[len(batch) :]), seen, seen.linked), batch
+    into = lambda a: a.reshape(num, frames, *a.shape[len(batch) :])  # noqa: E731
+    seen = Measurements(
+        tuple(_map_term(into, term) for term in every), jnp.ones((num, frames)), jnp.ones((num, max(frames - 1, 0)))
+    )
+    return landmark_set, jax.tree.map(into, evidence), seen, batch
 
 
-def _map_points(change: Callable[[Array], Array], seen: Measurements, linked: Array) -> Measurements:
-    """Every array of the measured points changed alike."""
-    return Measurements(jax.tree.map(change, seen.space), jax.tree.map(change, seen.picture), linked)
+def _see(
+    landmark_set: LandmarkSet,
+    evidence: _Evidence,
+    keypoints2d: ArrayLike,
+    camera: Camera | WeakCamera | None,
+    views: int | None,
+    weights: ArrayLike | None,
+) -> _Evidence:
+    """`evidence` with checked pixels (..., V, K, 2) and a camera for each view of each hand."""
+    if camera is None and (evidence.points3d is not None or views is not None):
+        raise ValueError("keypoints2d beside keypoints3d, or in several views, need a camera: their frame is in metres")
+    if evidence.weights3d is not None and weights is not None and views is not None:
+        weights = jnp.asarray(weights)
+        weights = weights[..., None, :] if weights.shape == evidence.weights3d.shape else weights
+    pixels, trust = _points("keypoints2d", keypoints2d, weights, landmark_set, 2)
+    if views is None:
+        pixels, trust = pixels[..., None, :, :], trust[..., None, :]
+    elif pixels.ndim < 3 or pixels.shape[-3] != views:
+        raise ValueError(f"keypoints2d of {views} views: expected shape (..., {views}, K, 2), got {pixels.shape}")
+    batch = pixels.shape[:-3]
+    if camera is None:
+        seen_by = FreeWeakCamera(jnp.full((*batch, 1), _NOMINAL_FOCAL))
+    elif views is None:
+        seen_by = jax.tree.map(lambda a: jnp.expand_dims(a, len(batch)), repeat_camera(camera, batch))
+    else:
+        seen_by = repeat_camera(camera, (*batch, views))
+    evidence = replace(evidence, pixels=pixels, weights2d=trust, camera=seen_by)
+    if views is None or views < 2:
+        return evidence
+    if not isinstance(seen_by, Camera):
+        raise ValueError("several views need full cameras: their places in space are what makes them several")
+    found = triangulate(seen_by, pixels, trust)
+    return replace(evidence, triangulated=(found.points, found.valid.astype(jnp.float32)))
 
 
-def _repeat(camera: Camera | WeakCamera, batch: tuple[int, ...]) -> Camera | WeakCamera:
-    """A camera for every frame."""
-    core = {"K": 2, "T_cam_world": 2, "distortion": 1, "scale": 0, "offset": 1}
-    repeated = {}
-    for field in fields(camera):
-        array = jnp.asarray(getattr(camera, field.name))
-        tail = array.shape[array.ndim - core[field.name] :]
-        repeated[field.name] = jnp.broadcast_to(array, (*batch, *tail))
-    return replace(camera, **repeated)
+def _arrays_of_hands(term: Term) -> tuple:
+    """The arrays with leading axes of hands and frames: all but what the term's residuals have in common."""
+    return term.data, term.weights, term.source
+
+
+def _with_arrays(term: Term, arrays: tuple) -> Term:
+    data, weights, source = arrays
+    return replace(term, data=data, weights=weights, source=source)
+
+
+def _map_term(change: Callable[[Array], Array], term: Term) -> Term:
+    """Every array of hands and frames changed alike."""
+    return _with_arrays(term, jax.tree.map(change, _arrays_of_hands(term)))
+
+
+def _map_arrays(change: Callable[[Array], Array], seen: Measurements, linked: Array) -> Measurements:
+    """Every array of hands and frames changed alike, and new links between the frames."""
+    return Measurements(tuple(_map_term(change, term) for term in seen.terms), change(seen.given), linked)
+
+
+def _for_each_hand(function: Callable[..., Any], seen: Measurements, *arrays: Any) -> Any:
+    """`function(measurements of one sequence, ...)` over the leading axis."""
+
+    def one(arrays_of_terms: tuple, given: Array, linked: Array, *rest: Any) -> Any:
+        terms = tuple(_with_arrays(term, a) for term, a in zip(seen.terms, arrays_of_terms, strict=True))
+        return function(Measurements(terms, given, linked), *rest)
+
+    return jax.vmap(one)(tuple(map(_arrays_of_hands, seen.terms)), seen.given, seen.linked, *arrays)
 
 
 def fit(
@@ -336,28 +533,33 @@ def fit(
     keypoints3d: ArrayLike | None = None,
     keypoints2d: ArrayLike | None = None,
     camera: Camera | WeakCamera | None = None,
+    views: int | None = None,
     weights: ArrayLike | None = None,
     weights2d: ArrayLike | None = None,
     landmarks: LandmarkSet | None = None,
+    terms: Sequence[Term] = (),
     betas: ArrayLike | None = None,
     start: HandParams | None = None,
+    refine_cameras: bool = False,
     settings: FitSettings = FitSettings(),
     iterations: int = 60,
 ) -> Fit:
-    """Recover independent hands from landmarks.
+    """Recover independent hands from what was measured of them, in any mix.
 
     Args:
         hand: the model.
         keypoints3d: (..., 21, 3) metres, openpose21 order; with `landmarks` (..., K, 3).
-        keypoints2d: (..., 21, 2) pixels.
+        keypoints2d: (..., 21, 2) pixels, or (..., V, 21, 2) in V views.
         camera: of the 2D points, leading axes broadcast; None for 2D points of an unknown camera, which are fitted by
-            scaled
-            orthography: their depth and true size stay unknown and are the prior's.
+            scaled orthography: their depth and true size stay unknown and are the prior's.
+        views: V, where axis -3 of `keypoints2d` and the last leading axis of `camera` are views.
         weights: (..., 21) trust in each point, 0 for what is missing; measurements have sigma / sqrt(weight).
         weights2d: the same for the 2D points; by default `weights`.
         landmarks: what the points are, by default the 21 keypoints.
+        terms: other measurements, from `jhand.fitting.terms`; without keypoints they need a `start`.
         betas: (..., B) known shape, which is kept; by default it is estimated.
         start: where to begin; by default from the points.
+        refine_cameras: whether the full cameras of the 2D points are estimated too, about those given.
         settings: sigmas and priors.
         iterations: the most to take.
 
@@ -367,8 +569,11 @@ def fit(
     Raises:
         ValueError: points of another shape than the landmarks, or not finite under a positive weight.
     """
-    landmark_set, seen, batch = _gather(hand, 0, keypoints3d, keypoints2d, camera, weights, weights2d, landmarks)
-    num = seen.weights.shape[0]
+    hand = _of_either_side(hand)
+    landmark_set, evidence, seen, batch = _gather(
+        hand, 0, keypoints3d, keypoints2d, camera, views, weights, weights2d, landmarks, terms, settings
+    )
+    num = seen.given.shape[0]
     shape_is_free = jnp.asarray(betas is None, jnp.float32)
     known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
     known = jnp.broadcast_to(known, (*batch, hand.num_betas)).reshape(num, hand.num_betas)
@@ -377,8 +582,32 @@ def fit(
         start = jax.tree.map(lambda a, z: jnp.broadcast_to(a, z.shape), start, HandParams.zeros(batch, hand.num_betas))
         start = jax.tree.map(lambda a: a.reshape(num, 1, *a.shape[len(batch) :]), start)
         start = start if betas is None else replace(start, betas=known[:, None])
-    found = _fit_alone(hand, start, landmark_set, seen, settings, known, shape_is_free, iterations)
-    return jax.tree.map(lambda a: a.reshape(*batch, *a.shape[2:]), found)
+        start = _repeat_last(start, _size_class(num), 1)
+    elif evidence.points3d is None and evidence.pixels is None:
+        raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
+    size = _size_class(num)
+    evidence, seen = _repeat_last(evidence, size, 1), _pad(seen, size, 1)
+    found = _fit_alone(
+        hand,
+        start,
+        landmark_set,
+        evidence,
+        seen,
+        settings,
+        _repeat_last(known[:, None], size, 1)[:, 0],
+        shape_is_free,
+        iterations,
+        num_cameras=_num_cameras(evidence, refine_cameras),
+    )
+    return jax.tree.map(lambda a: a[:num].reshape(*batch, *a.shape[2:]), found)
+
+
+def _num_cameras(evidence: _Evidence, refine: bool) -> int:
+    if not refine:
+        return 0
+    if not isinstance(evidence.camera, Camera):
+        raise ValueError("refine_cameras: there is no full camera to refine")
+    return evidence.pixels.shape[2]
 
 
 def fit_sequence(
@@ -387,32 +616,38 @@ def fit_sequence(
     keypoints3d: ArrayLike | None = None,
     keypoints2d: ArrayLike | None = None,
     camera: Camera | WeakCamera | None = None,
+    views: int | None = None,
     weights: ArrayLike | None = None,
     weights2d: ArrayLike | None = None,
     fps: float = 30.0,
     landmarks: LandmarkSet | None = None,
+    terms: Sequence[Term] = (),
     betas: ArrayLike | None = None,
     start: HandParams | None = None,
+    refine_cameras: bool = False,
     settings: FitSettings = FitSettings(),
     iterations: int = 40,
 ) -> Fit:
     """Recover hands over time: one shape a sequence, smooth motion.
 
-    Frames are first fitted by themselves; where a start is ambiguous (2D), the cheapest path through the candidates is
-    taken. Then the whole sequence is solved at once, in time and memory linear in its length. Frames without evidence
-    are bridged.
+    Where a start is ambiguous (2D), frames are first fitted by themselves, and the cheapest path through the candidates
+    is taken. Then the whole sequence is solved at once, in time and memory linear in its length. Frames without
+    evidence are bridged.
 
     Args:
         hand: the model.
         keypoints3d: (..., T, 21, 3) metres, openpose21 order; with `landmarks` (..., T, K, 3).
-        keypoints2d: (..., T, 21, 2) pixels.
+        keypoints2d: (..., T, 21, 2) pixels, or (..., T, V, 21, 2) in V views.
         camera: of the 2D points, leading axes broadcast; None as in `fit`.
+        views: V, where axis -3 of `keypoints2d` and the last leading axis of `camera` are views.
         weights: (..., T, 21) trust in each point, 0 for what is missing.
         weights2d: the same for the 2D points; by default `weights`.
         fps: frames per second.
         landmarks: what the points are, by default the 21 keypoints.
+        terms: other measurements (..., T, ...), from `jhand.fitting.terms`.
         betas: (..., B) known shape of each sequence, which is kept; by default it is estimated.
         start: (..., T) where to begin; by default from the points.
+        refine_cameras: whether the full cameras of the 2D points are estimated too, the same in all frames.
         settings: sigmas, priors and rates.
         iterations: the most to take.
 
@@ -423,53 +658,75 @@ def fit_sequence(
         ValueError: points of another shape than the landmarks, or not finite under a positive weight, or a sequence
             without any.
     """
-    landmark_set, seen, batch = _gather(hand, 1, keypoints3d, keypoints2d, camera, weights, weights2d, landmarks)
-    num, num_frames = seen.weights.shape[:2]
+    hand = _of_either_side(hand)
+    landmark_set, evidence, seen, batch = _gather(
+        hand, 1, keypoints3d, keypoints2d, camera, views, weights, weights2d, landmarks, terms, settings
+    )
+    num, num_frames = seen.given.shape
     if not fps > 0:
         raise ValueError(f"fps: expected a positive number, got {fps}")
-    has_evidence = jnp.sum(seen.weights > 0, -1) >= _MIN_POINTS
-    if not isinstance(has_evidence, Tracer) and not np.asarray(has_evidence).any(-1).all():
-        raise ValueError(
-            "a sequence has no frame with at least three points of positive weight: there is no hand to fit"
-        )
+    num_cameras = _num_cameras(evidence, refine_cameras)
     shape_is_free = jnp.asarray(betas is None, jnp.float32)
     known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
     known = jnp.broadcast_to(known, (*batch[:-1], hand.num_betas)).reshape(num, hand.num_betas)
-    seen = _pad_time(seen, _size_class(num_frames))
+    size = _size_class(num), _size_class(num_frames)
+    evidence, seen = _repeat_last(evidence, *size), _pad(seen, *size)
+    known = _repeat_last(known[:, None], size[0], 1)[:, 0]
 
     if start is None:
-        params = _start_sequence(hand, landmark_set, seen, settings, known, shape_is_free, jnp.minimum(iterations, 15))
+        _check_evidence(evidence)
+        params = _start_sequence(
+            hand,
+            landmark_set,
+            evidence,
+            seen,
+            settings,
+            known,
+            shape_is_free,
+            jnp.minimum(iterations, 15),
+            num_cameras=num_cameras,
+        )
     else:
         start = jax.tree.map(lambda a, z: jnp.broadcast_to(a, z.shape), start, HandParams.zeros(batch, hand.num_betas))
         params = jax.tree.map(lambda a: a.reshape(num, num_frames, *a.shape[len(batch) :]), start)
-        shape = params.betas.mean(1) if betas is None else known
-        params = replace(_repeat_last(params, seen.linked.shape[1] + 1), betas=shape)
-    found = _fit_together(hand, params, landmark_set, seen, settings, 1.0 / fps, shape_is_free, iterations)
-    return jax.tree.map(lambda a: a[:, :num_frames].reshape(*batch, *a.shape[2:]), found)
+        params = _repeat_last(params, *size)
+        params = replace(params, betas=params.betas[:, :num_frames].mean(1) if betas is None else known)
+    state = State(params, jnp.zeros((size[0], num_cameras, CAMERA_UNKNOWNS)))
+    found = _fit_together(hand, state, landmark_set, evidence, seen, settings, 1.0 / fps, shape_is_free, iterations)
+    return jax.tree.map(lambda a: a[:num, :num_frames].reshape(*batch, *a.shape[2:]), found)
 
 
-def _size_class(num_frames: int) -> int:
-    """The next of 1, 2, 3, 4, 6, 8, 12, 16, ...: sequences of nearly the same length share one compiled solve."""
-    power = 1 << (num_frames - 1).bit_length()
-    return power * 3 // 4 if num_frames <= power * 3 // 4 else power
+def _check_evidence(evidence: _Evidence) -> None:
+    if evidence.points3d is None and evidence.pixels is None:
+        raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
+    enough = _has_evidence(evidence)
+    if not isinstance(enough, Tracer) and not np.asarray(enough).any(-1).all():
+        raise ValueError(
+            "a sequence has no frame with at least three points of positive weight: there is no hand to fit"
+        )
 
 
-def _repeat_last(tree: Any, num_frames: int) -> Any:
-    """Arrays (N, T, ...) lengthened to `num_frames` by repeating their last frame."""
-    return jax.tree.map(lambda a: a[:, jnp.minimum(jnp.arange(num_frames), a.shape[1] - 1)], tree)
+def _size_class(num: int) -> int:
+    """The next power of two: batches and sequences of nearly the same size share one compiled solve."""
+    return 1 << max(num - 1, 0).bit_length()
 
 
-def _pad_time(seen: Measurements, num_frames: int) -> Measurements:
-    """Unrelated frames without evidence appended."""
-    given = seen.linked.shape[1] + 1
-    linked = jnp.pad(seen.linked, ((0, 0), (0, num_frames - given)))
-    longer = _map_points(lambda a: _repeat_last(a, num_frames), seen, linked)
-    is_given = (jnp.arange(num_frames) < given).astype(jnp.float32)[:, None]
-    if longer.space is not None:
-        longer = replace(longer, space=replace(longer.space, weights=longer.space.weights * is_given))
-    if longer.picture is not None:
-        longer = replace(longer, picture=replace(longer.picture, weights=longer.picture.weights * is_given))
-    return longer
+def _repeat_last(tree: Any, num_hands: int, num_frames: int) -> Any:
+    """Arrays (N, T, ...) lengthened by repeating their last hand and frame."""
+
+    def longer(a: Array) -> Array:
+        a = a[jnp.minimum(jnp.arange(num_hands), a.shape[0] - 1)]
+        return a[:, jnp.minimum(jnp.arange(num_frames), a.shape[1] - 1)]
+
+    return jax.tree.map(longer, tree)
+
+
+def _pad(seen: Measurements, num_hands: int, num_frames: int) -> Measurements:
+    """Hands, and unrelated frames, without evidence appended."""
+    num, given = seen.given.shape
+    fill = lambda a: jnp.pad(a, ((0, num_hands - num), (0, num_frames - given)))  # noqa: E731
+    longer = _map_arrays(lambda a: _repeat_last(a, num_hands, num_frames), seen, fill(seen.linked))
+    return replace(longer, given=fill(seen.given))
 
 
 def _cheapest_path(candidates: HandParams, final: Array, has_evidence: Array) -> HandParams:

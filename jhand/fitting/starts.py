@@ -2,20 +2,24 @@
 open.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from jhand.fitting.measurements import FreeWeakCamera
+from jhand.fitting.terms import FreeWeakCamera
 from jhand.geometry.camera import Camera, WeakCamera
 from jhand.geometry.rotations import so3_exp, so3_log
 from jhand.hand.landmark_sets import LandmarkSet, landmarks
 from jhand.hand.model import HandModel, HandParams
+from jhand.hand.skeleton import keypoint_names
 
 HIGHEST = lax.Precision.HIGHEST
 _NUM_VIEWS = 64
 _NUM_STARTS_2D = 4
+_FINGER_POINTS = np.arange(1, 21).reshape(5, 4)  # thumb to little, base to tip, in openpose21
+_FINGER_JOINTS = np.array([[12, 13, 14], [0, 1, 2], [3, 4, 5], [9, 10, 11], [6, 7, 8]])  # the same of `hand_pose`
 
 
 def _rest_poses(hand: HandModel, landmark_set: LandmarkSet, betas: Array) -> tuple[Array, Array]:
@@ -34,11 +38,13 @@ def _rotation_about_root(root: Array, R: Array, t: Array) -> Array:
 
 
 def start_3d(hand: HandModel, landmark_set: LandmarkSet, points: Array, weights: Array, betas: Array) -> HandParams:
-    """The rest hand laid on measured points (N, K, 3) by its palm (Kabsch 1976): parameters (N, S, ...) from a flat and
-    a mean pose.
+    """The rest hand laid on measured points (N, K, 3) by its palm (Kabsch 1976): parameters (N, 1, ...).
+
+    Fingers are flat or in the mean pose, whichever is nearer; where the points are the 21 keypoints, they are turned
+    bone by bone to where these point.
     """
     poses, rest = _rest_poses(hand, landmark_set, betas)
-    num, num_poses = rest.shape[:2]
+    num = rest.shape[0]
     # the palm is rigid; fingers help only where it is not seen
     w = weights[:, None, :] * (0.02 + landmark_set.weights[:, 0])
     w = w / jnp.maximum(jnp.sum(w, -1, keepdims=True), 1e-12)
@@ -57,13 +63,40 @@ def start_3d(hand: HandModel, landmark_set: LandmarkSet, points: Array, weights:
     V, Ut = jnp.swapaxes(Vt, -1, -2), jnp.swapaxes(U, -1, -2)
     R = jnp.matmul(V * keep[..., None, :], Ut, precision=HIGHEST)
     t = centre_to - jnp.einsum("nsij,nsj->nsi", R, centre_from, precision=HIGHEST)
-    root = _roots(hand, betas)
-    return HandParams(
-        global_orient=so3_log(R),
-        hand_pose=jnp.broadcast_to(poses, (num, num_poses, 15, 3)),
-        betas=jnp.broadcast_to(betas[:, None], (num, num_poses, betas.shape[-1])),
-        transl=_rotation_about_root(jnp.broadcast_to(root[:, None], t.shape), R, t),
-    )
+    laid = jnp.einsum("nsij,nskj->nski", R, rest, precision=HIGHEST) + t[:, :, None]
+    misfit = jnp.sum(weights[:, None, :] * jnp.linalg.norm(laid - points[:, None], axis=-1), -1)
+    row, best = jnp.arange(num), jnp.argmin(misfit, 1)
+    R, t = R[row, best], t[row, best]
+    hand_pose = poses[best]
+    if landmark_set.names == keypoint_names("openpose21"):
+        hand_pose = _swing_bones(rest[:, 0], points, weights, R, hand_pose)
+    found = HandParams(so3_log(R), hand_pose, betas, _rotation_about_root(_roots(hand, betas), R, t))
+    return jax.tree.map(lambda a: a[:, None], found)
+
+
+def _swing_bones(rest: Array, points: Array, weights: Array, R: Array, otherwise: Array) -> Array:
+    """Poses (N, 15, 3) that turn each bone from its rest direction (N, 21, 3) to the measured one without twist, below
+    wrists turned by R; `otherwise` where an end of the bone was not seen.
+    """
+    G, turns = R[:, None], []  # each finger's bone before, (N, 5, 3, 3)
+    ends = _FINGER_POINTS
+    for level in range(3):
+        a = _unit(rest[:, ends[:, level + 1]] - rest[:, ends[:, level]])
+        b = _unit(points[:, ends[:, level + 1]] - points[:, ends[:, level]])
+        b = jnp.einsum("nfji,nfj->nfi", jnp.broadcast_to(G, (*b.shape, 3)), b, precision=HIGHEST)
+        axis, cos = jnp.cross(a, b), jnp.sum(a * b, -1, keepdims=True)
+        sin = jnp.linalg.norm(axis, axis=-1, keepdims=True)
+        turn = axis / jnp.maximum(sin, 1e-6) * jnp.arctan2(sin, cos)
+        seen = (weights[:, ends[:, level + 1]] > 0) & (weights[:, ends[:, level]] > 0) & (sin[..., 0] > 1e-6)
+        turn = jnp.where(seen[..., None], turn, otherwise[:, _FINGER_JOINTS[:, level]])
+        G = jnp.matmul(G, so3_exp(turn), precision=HIGHEST)
+        turns.append(turn)
+    by_finger = jnp.stack(turns, 2)  # (N, 5, 3, 3): finger, level
+    return jnp.zeros_like(otherwise).at[:, _FINGER_JOINTS].set(by_finger)
+
+
+def _unit(v: Array) -> Array:
+    return v / jnp.maximum(jnp.linalg.norm(v, axis=-1, keepdims=True), 1e-9)
 
 
 def _roots(hand: HandModel, betas: Array) -> Array:

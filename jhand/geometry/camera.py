@@ -1,10 +1,11 @@
 """Cameras: OpenCV axes (x right, y down, z forward), pixel centres at integers.
 
-A camera is a pytree with any leading axes. `project` takes either kind; weak perspective is exact at one depth and
-converts to and from a full camera there.
+A camera is a pytree with any leading axes. `project` takes either kind, `unproject` goes back with a depth; weak
+perspective is exact at one depth and converts to and from a full camera there.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +113,58 @@ def project(camera: Camera | WeakCamera, points: ArrayLike) -> Float[Array, "*b 
     u = K[..., 0, 0] * xy[..., 0] + K[..., 0, 1] * xy[..., 1] + K[..., 0, 2]
     v = K[..., 1, 1] * xy[..., 1] + K[..., 1, 2]
     return jnp.stack([u, v], -1)
+
+
+def undistort(distorted: ArrayLike, distortion: ArrayLike, iterations: int = 10) -> Float[Array, "*b n 2"]:
+    """Normalised image points without distortion: the inverse of `distort`, by Newton's method.
+
+    Args:
+        distorted: (..., N, 2), in units of the focal length about the principal point.
+        distortion: (..., 8): k1 k2 p1 p2 k3 k4 k5 k6.
+        iterations: a few suffice within the field of view; far outside, strong distortion has no inverse.
+
+    Returns:
+        Normalised points (..., N, 2).
+    """
+    target, d = jnp.asarray(distorted), jnp.asarray(distortion)
+    batch = jnp.broadcast_shapes(target.shape[:-1], (*d.shape[:-1], 1))
+    target = jnp.broadcast_to(target, (*batch, 2))
+    each = jnp.broadcast_to(d[..., None, :], (*batch, 8))
+
+    def one(goal: Array, d: Array) -> Array:
+        bend = lambda xy: distort(xy[None], d)[0]  # noqa: E731
+
+        def step(_: Any, xy: Array) -> Array:
+            (a, b), (c, e) = jax.jacfwd(bend)(xy)
+            miss = bend(xy) - goal
+            determinant = a * e - b * c
+            safe = jnp.where(jnp.abs(determinant) > 1e-6, determinant, 1.0)
+            return xy - jnp.stack([e * miss[0] - b * miss[1], a * miss[1] - c * miss[0]]) / safe
+
+        return jax.lax.fori_loop(0, iterations, step, goal)
+
+    flat = jax.vmap(one)(target.reshape(-1, 2), each.reshape(-1, 8))
+    return flat.reshape(*batch, 2)
+
+
+def unproject(camera: Camera, pixels: ArrayLike, depth: ArrayLike) -> Float[Array, "*b n 3"]:
+    """World points that a camera sees at given pixels and depths; the inverse of `project`.
+
+    Args:
+        camera: leading axes (...).
+        pixels: (..., N, 2).
+        depth: (..., N) metres along the camera's z.
+
+    Returns:
+        (..., N, 3) metres, world frame.
+    """
+    uv, z, K = jnp.asarray(pixels), jnp.asarray(depth), camera.K[..., None, :, :]
+    y = (uv[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
+    x = (uv[..., 0] - K[..., 0, 2] - K[..., 0, 1] * y) / K[..., 0, 0]
+    xy = undistort(jnp.stack([x, y], -1), camera.distortion)
+    in_camera = jnp.concatenate([xy * z[..., None], jnp.broadcast_to(z, xy.shape[:-1])[..., None]], -1)
+    R, t = camera.T_cam_world[..., :3, :3], camera.T_cam_world[..., :3, 3]
+    return jnp.einsum("...ji,...nj->...ni", R, in_camera - t[..., None, :], precision=jax.lax.Precision.HIGHEST)
 
 
 def weak_from_camera(camera: Camera, depth: ArrayLike) -> WeakCamera:

@@ -11,11 +11,12 @@ def _system(num_frames, n=4, m=3, seed=0):
     rng = np.random.default_rng(seed)
     J = rng.normal(size=(num_frames, 3 * n, n + m))
     H = np.einsum("tri,trj->tij", J, J)
-    q = rng.uniform(0.1, 3.0, size=(max(num_frames - 1, 0), n))
+    L = rng.normal(size=(max(num_frames - 1, 0), n, n))
+    Q = np.einsum("tij,tkj->tik", L, L)
     A, B, C = H[:, :n, :n].copy(), H[:, :n, n:], H[:, n:, n:].sum(0) + np.eye(m)
     for t in range(num_frames - 1):
-        A[t] += np.diag(q[t])
-        A[t + 1] += np.diag(q[t])
+        A[t] += Q[t]
+        A[t + 1] += Q[t]
     size = num_frames * n
     dense = np.zeros((size + m, size + m))
     for t in range(num_frames):
@@ -24,9 +25,9 @@ def _system(num_frames, n=4, m=3, seed=0):
         dense[rows, size:], dense[size:, rows] = B[t], B[t].T
         if t + 1 < num_frames:
             after = slice((t + 1) * n, (t + 2) * n)
-            dense[rows, after] = dense[after, rows] = -np.diag(q[t])
+            dense[rows, after], dense[after, rows] = -Q[t], -Q[t].T
     dense[size:, size:] = C
-    return (A, q, B, C), dense
+    return (A, Q, B, C), dense
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 7])
@@ -51,16 +52,16 @@ def test_covariance_equals_the_dense_inverse(num_frames):
 
 def test_badly_scaled_unknowns_are_solved():
     """Metres beside radians: precisions that differ by ten orders of magnitude."""
-    (A, q, B, C), _ = _system(3)
+    (A, Q, B, C), _ = _system(3)
     s = np.array([1e3, 1.0, 1e-2, 1e2])
-    A, q, B = A * s[:, None] * s, q * s * s, B * s[:, None]
+    A, Q, B = A * s[:, None] * s, Q * s[:, None] * s, B * s[:, None]
     truth = np.arange(12.0).reshape(3, 4) / s
     shared = np.array([1.0, -2.0, 0.5])
     g = np.einsum("tij,tj->ti", A, truth) + np.einsum("tim,m->ti", B, shared)
-    g[:-1] -= q * truth[1:]
-    g[1:] -= q * truth[:-1]
+    g[:-1] -= np.einsum("tij,tj->ti", Q, truth[1:])
+    g[1:] -= np.einsum("tji,tj->ti", Q, truth[:-1])
     g_shared = C @ shared + np.einsum("tim,ti->m", B, truth)
-    x, found = solve_bordered(*map(jnp.asarray, (A, q, B, C, g, g_shared)))
+    x, found = solve_bordered(*map(jnp.asarray, (A, Q, B, C, g, g_shared)))
     np.testing.assert_allclose(x * s, truth * s, rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(found, shared, rtol=2e-3)
 

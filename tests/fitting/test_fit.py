@@ -10,8 +10,9 @@ import pytest
 
 from jhand.fitting import measurements
 from jhand.fitting.calibrate import attach_markers, fit_landmarks
-from jhand.fitting.measurements import FitSettings, InPicture, InSpace, Measurements
+from jhand.fitting.measurements import FitSettings, Measurements, State
 from jhand.fitting.solver import _fit_alone, fit, fit_sequence
+from jhand.fitting.terms import points_2d, points_3d
 from jhand.geometry.camera import make_camera, project
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
@@ -195,67 +196,101 @@ def test_what_nothing_observes_has_the_variance_of_the_prior(right):
     assert sd[0].max() > 2 * seen_sd[0].min()
 
 
-def _toy_problem(hand, num_frames=3):
+def _toy_problem(hand, robust, num_frames=3):
+    """A state outside the limits and beyond the range of shapes, so that those terms are felt, and two cameras that are
+    not quite known.
+    """
     params = _motion(hand, num_frames)
     params = replace(params, betas=params.betas[0], transl=params.transl + jnp.array([0.0, 0.0, 0.7]))
     landmark_set = keypoint_landmarks(hand)
     points = measurements.predict_3d(hand, params, landmark_set)
-    camera = jax.tree.map(
-        lambda a: jnp.broadcast_to(a, (num_frames, *a.shape)),
-        make_camera(
-            focal=500.0, principal=np.array([320.0, 240.0]), distortion=jnp.array([0.1, 0.01, 0.002, 0.001, 0, 0, 0, 0])
-        ),
+    camera = make_camera(
+        focal=500.0, principal=np.array([320.0, 240.0]), distortion=jnp.array([0.1, 0.01, 0.002, 0.001, 0, 0, 0, 0])
     )
-    key = jax.random.key(0)
-    weights = jnp.ones(points.shape[:-1])
+    uv = jnp.broadcast_to(project(camera, points)[:, None], (num_frames, 2, 21, 2)) + 3
+    noisy = points + 0.01 * jax.random.normal(jax.random.key(0), points.shape)
     seen = Measurements(
-        space=InSpace(points + 0.01 * jax.random.normal(key, points.shape), weights),
-        picture=InPicture(measurements.predict_2d(camera, points, params.transl) + 3, weights.at[0, 3].set(0), camera),
+        terms=(
+            points_3d(landmark_set, noisy, sigma=0.002, robust=robust),
+            points_2d(landmark_set, uv, camera, jnp.ones(uv.shape[:-1]).at[0, 0, 3].set(0), sigma=2.0, robust=robust),
+        ),
+        given=jnp.ones(num_frames),
         linked=jnp.ones(num_frames - 1),
     )
-    # outside the limits and beyond the range of shapes, so that those terms are felt
     params = replace(params, hand_pose=params.hand_pose.at[:, 3].add(0.9), betas=params.betas.at[0].set(3.5))
-    return params, landmark_set, seen
+    return State(params, 0.01 * jnp.ones((2, 7))), seen
 
 
-def test_linearisation_has_the_gradient_of_the_cost(hand):
-    params, landmark_set, seen = _toy_problem(hand)
-    settings = FitSettings(robust=2.0)
-    arguments = (landmark_set, seen, settings, 0.1, 2.0)
-    eq = jax.jit(measurements.linearise)(hand, params, *arguments, 1.0)
+@pytest.mark.parametrize("keypoint_rate", [None, 0.3])
+def test_linearisation_has_the_gradient_of_the_cost(hand, keypoint_rate):
+    state, seen = _toy_problem(hand, robust=2.0)
+    settings = FitSettings(keypoint_rate=keypoint_rate)
+
+    def equations(state):
+        eq = measurements.linearise(hand, state, seen, settings, 0.1, 1.0)
+        return measurements.add_priors(hand, state.params, eq, settings, 2.0, 1.0)
+
+    eq = jax.jit(equations)(state)
 
     def along(frames, shared):
-        return measurements.cost(hand, measurements.retract(params, frames, shared), *arguments)
+        return equations(measurements.retract(state, frames, shared)).cost
 
-    zero = jnp.zeros((3, 51)), jnp.zeros(hand.num_betas)
+    zero = jnp.zeros((3, 51)), jnp.zeros(hand.num_betas + 14)
     np.testing.assert_allclose(eq.cost, along(*zero), rtol=1e-5)
-    by_frames, by_shape = jax.jit(jax.grad(along, argnums=(0, 1)))(*zero)
+    by_frames, by_shared = jax.jit(jax.grad(along, argnums=(0, 1)))(*zero)
     # the turn between frames is linearised about small angles; leave the wrist of a fast motion some slack
     scale = np.abs(by_frames).max()
     np.testing.assert_allclose(2 * eq.g[:, 3:], by_frames[:, 3:], atol=2e-3 * scale)
     np.testing.assert_allclose(2 * eq.g[:, :3], by_frames[:, :3], atol=5e-2 * scale)
-    np.testing.assert_allclose(2 * eq.g_shared, by_shape, rtol=2e-3, atol=1e-3 * np.abs(by_shape).max())
+    np.testing.assert_allclose(2 * eq.g_shared, by_shared, rtol=2e-3, atol=1e-3 * np.abs(by_shared).max())
+
+
+def test_smooth_keypoints_couple_frames_as_their_jacobians_say(right):
+    """H of the keypoints' steps against J'J of forward mode, couplings included."""
+    state, seen = _toy_problem(right, robust=jnp.inf)
+    with_steps, without = (
+        jax.jit(measurements.linearise)(right, state, seen, FitSettings(keypoint_rate=rate), 0.1, 1.0)
+        for rate in (0.3, None)
+    )
+
+    def steps(frames, shared):
+        params = measurements.retract(state, frames, shared).params
+        return jnp.diff(measurements.predict_3d(right, params, keypoint_landmarks(right)), axis=0).reshape(-1)
+
+    zero = jnp.zeros((3, 51)), jnp.zeros(right.num_betas + 14)
+    by_frames, by_shared = jax.jit(jax.jacfwd(steps, argnums=(0, 1)))(*zero)
+    J = np.asarray(by_frames) / (0.3 * 0.1)
+    S = np.asarray(by_shared) / (0.3 * 0.1)
+    np.testing.assert_allclose(with_steps.A - without.A, np.einsum("ktx,kty->txy", J, J), rtol=1e-3, atol=0.1)
+    coupling = np.einsum("ktx,kty->txy", J[:, :-1], J[:, 1:])
+    np.testing.assert_allclose(with_steps.Q - without.Q, -coupling, rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(with_steps.B - without.B, np.einsum("ktx,ky->txy", J, S), rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(with_steps.C - without.C, S.T @ S, rtol=1e-3, atol=0.1)
 
 
 def test_landmark_jacobian_is_that_of_forward_mode(hand):
-    params, landmark_set, _ = _toy_problem(hand, num_frames=2)
-    points, J = jax.jit(measurements._landmark_jacobian)(hand, params, landmark_set)
+    state, _ = _toy_problem(hand, robust=jnp.inf, num_frames=2)
+    landmark_set = keypoint_landmarks(hand)
+    frames = replace(state.params, betas=jnp.broadcast_to(state.params.betas, (2, hand.num_betas)))
+    points, J = jax.jit(jax.vmap(lambda p: measurements.landmark_jacobian(hand, p, landmark_set)))(frames)
 
     def along(frames, shared):
-        return measurements.predict_3d(hand, measurements.retract(params, frames, shared), landmark_set)
+        return measurements.predict_3d(hand, measurements.retract(state, frames, shared).params, landmark_set)
 
-    by_frames, by_shape = jax.jit(jax.jacfwd(along, argnums=(0, 1)))(jnp.zeros((2, 51)), jnp.zeros(hand.num_betas))
+    zero = jnp.zeros((2, 51)), jnp.zeros(hand.num_betas + 14)
+    by_frames, by_shared = jax.jit(jax.jacfwd(along, argnums=(0, 1)))(*zero)
     for t in range(2):
         np.testing.assert_allclose(J[t, :, :, :51], by_frames[t, :, :, t], atol=2e-6)
-    np.testing.assert_allclose(J[..., 51:], by_shape, atol=2e-6)
-    np.testing.assert_allclose(points, measurements.predict_3d(hand, params, landmark_set), atol=1e-6)
+    np.testing.assert_allclose(J[..., 51:], by_shared[..., : hand.num_betas], atol=2e-6)
+    np.testing.assert_allclose(points, measurements.predict_3d(hand, state.params, landmark_set), atol=1e-6)
 
 
-def test_other_settings_and_iterations_do_not_recompile(right):
+def test_other_settings_iterations_and_batches_do_not_recompile(right):
     truth = keypoints(right, _random_params(right, (3,)))
     fit(right, keypoints3d=truth)
     compiled = _fit_alone._cache_size()
     fit(right, keypoints3d=truth + 0.01, settings=FitSettings(sigma_3d=0.01, robust=3.0), iterations=7)
+    fit(right, keypoints3d=jnp.concatenate([truth, truth[:1]]))
     assert _fit_alone._cache_size() == compiled
 
 
