@@ -180,12 +180,12 @@ def _table(results: Sequence[Result]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("recording", no_wrap=True)
     table.add_column("hand", no_wrap=True)
-    for name in ("frames", "mean", "p95", "max", "of length", "|beta|"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    for name in ("frames", "mean", "p95", "max", "", "of length", "|beta|"):
+        table.add_column(name, justify="right", no_wrap=True)
     for r in results:
         s = r.scores
-        errors = (f"{s[key]:.2f} {r.unit}" for key in ("mean", "p95", "max"))
-        row = (str(r.num_frames), *errors, f"{s['percent']:.1f} %", f"{s['max_beta']:.2f}")
+        errors = (f"{s[key]:.2f}" for key in ("mean", "p95", "max"))
+        row = (str(r.num_frames), *errors, r.unit, f"{s['percent']:.1f} %", f"{s['max_beta']:.2f}")
         table.add_row(escape(r.name), r.side, *row)
     return table
 

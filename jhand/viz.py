@@ -121,7 +121,7 @@ def _draw(
     v, measured, fitted = ((x - about) @ R.T for x in (vertices, result.measured[t], result.landmarks[t]))
     seen = result.seen[t]
     reach = 1.12 * np.abs(v[:, :2]).max()
-    size = 240
+    size = 170
     picture = shade(v, faces, size=(size, size), scale=size / (2 * reach))
     axes.imshow(picture, extent=(-reach, reach, reach, -reach), interpolation="bilinear")
     skeleton = [pair for pair in bones("openpose21") if seen[list(pair)].all()] if len(seen) == 21 else []

@@ -5,6 +5,7 @@ and shapes by `fit_sequence`, landmarks by the linear least squares that is left
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,7 @@ def _alternate(
     rounds: int,
 ) -> LandmarkSet:
     start, found = landmark_set, None
+    later = replace(settings, anneal=0.0)  # what is nearly right already is not led away from it
     w = jnp.ones(points.shape[:-1]) if weights is None else jnp.broadcast_to(weights, points.shape[:-1])
     flat = lambda a, tail: a.reshape(-1, *a.shape[a.ndim - tail :])  # noqa: E731
     for _ in range(rounds):
@@ -62,7 +64,7 @@ def _alternate(
             keypoints3d=points,
             weights=w,
             landmarks=landmark_set,
-            settings=settings,
+            settings=settings if found is None else later,
             fps=fps,
             start=None if found is None else found.params,
             iterations=25 if found is None else 6,
@@ -85,7 +87,7 @@ def fit_landmarks(
     max_offset: float = 0.008,
     settings: FitSettings = FitSettings(),
     fps: float = 30.0,
-    rounds: int = 20,
+    rounds: int = 12,
 ) -> LandmarkSet:
     """What a tracker calls its joints, as landmarks of `hand`.
 
@@ -124,7 +126,7 @@ def attach_markers(
     max_height: float = 0.015,
     settings: FitSettings = FitSettings(),
     fps: float = 100.0,
-    rounds: int = 20,
+    rounds: int = 40,
 ) -> LandmarkSet:
     """Where motion-capture markers sit on the skin.
 
