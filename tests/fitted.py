@@ -66,9 +66,12 @@ def study_of(hand: HandModel, num_frames: int = 7, *, name: str = "clip", dims: 
         landmarks=points,
         errors=jnp.asarray(np.where(seen, errors, 0), jnp.float32),
         rms=jnp.asarray(errors.mean(-1), jnp.float32),
+        cost=jnp.zeros(num_frames),
         converged=jnp.ones(num_frames, bool),
         covariance=jnp.zeros((num_frames, 51 + hand.num_betas, 51 + hand.num_betas)),
         camera=camera,
+        runner_up=None,
+        runner_up_cost=None,
     )
     unit = "mm" if dims == 3 else "px"
     return Study(recording, found, np.asarray(found.errors) * (1e3 if dims == 3 else 1), seen, unit, "made for a test")

@@ -33,6 +33,19 @@ class Solution:
     """The last step changed the cost by less than the tolerance, or no step lowers it any more."""
 
 
+def zeros_of(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+    """Zeros like what `function` returns, without computing it."""
+    structure = []
+
+    def leaves(*arguments: PyTree) -> list[Array]:
+        flat, tree = jax.tree.flatten(function(*arguments))
+        structure.append(tree)
+        return flat
+
+    shapes = jax.eval_shape(leaves, *arguments)
+    return jax.tree.unflatten(structure[0], [jnp.zeros(a.shape, a.dtype) for a in shapes])
+
+
 def damped_iterations(
     linearise: Callable[[Any], Any],
     propose: Callable[[Any, Any, Array, Array], Any],
@@ -58,7 +71,7 @@ def damped_iterations(
     Returns:
         The solution, and the equations there; under `vmap` each problem keeps its own damping and stops by itself.
     """
-    blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(linearise, x0))
+    blank = zeros_of(linearise, x0)
 
     def running(carry: tuple) -> Array:
         _, _, _, _, _, i, done = carry

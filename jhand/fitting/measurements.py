@@ -109,16 +109,16 @@ class Measurements:
 class NormalEquations:
     """Gauss-Newton blocks of T frames of n unknowns that share m: sum of squares = cost + 2 g.d + d.H.d."""
 
-    cost: Float[Array, ""]
-    A: Float[Array, "t n n"]
+    cost: Float[Array, "*b"]
+    A: Float[Array, "*b t n n"]
     """Each frame with itself."""
-    Q: Float[Array, "steps n n"]
+    Q: Float[Array, "*b steps n n"]
     """Smoothness: minus the coupling of each frame with the next; 0 where unrelated."""
-    B: Float[Array, "t n m"]
+    B: Float[Array, "*b t n m"]
     """Each frame with the shared unknowns."""
-    C: Float[Array, "m m"]
-    g: Float[Array, "t n"]
-    g_shared: Float[Array, "m"]
+    C: Float[Array, "*b m m"]
+    g: Float[Array, "*b t n"]
+    g_shared: Float[Array, "*b m"]
 
 
 _FRAMES_AT_A_TIME = 8

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jhand.fitting.banded import marginal_covariance, solve_bordered
-from jhand.fitting.lm import damped_iterations
+from jhand.fitting.lm import damped_iterations, zeros_of
 from jhand.fitting.measurements import (
     FitSettings,
     Measurements,
@@ -90,19 +90,36 @@ class Fit:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class _InSpace:
+    """Landmarks measured in metres."""
+
+    points: Array
+    weights: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _InViews:
+    """Landmarks measured in pixels."""
+
+    pixels: Array
+    """(..., V, K, 2)."""
+    weights: Array
+    camera: Camera | WeakCamera | FreeWeakCamera
+    """(..., V)."""
+    triangulated: _InSpace | None
+    """Where several views meet, to start from."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class _Evidence:
     """Landmarks that were measured one by one: where fits begin, and what their errors are told of. Space, where it is
     there, goes before pictures.
     """
 
-    points3d: Array | None
-    weights3d: Array | None
-    pixels: Array | None
-    """(..., V, K, 2)."""
-    weights2d: Array | None
-    camera: Camera | WeakCamera | FreeWeakCamera | None
-    triangulated: tuple[Array, Array] | None
-    """Points and weights from several views, to start from."""
+    space: _InSpace | None
+    views: _InViews | None
 
 
 @jax.tree_util.register_dataclass
@@ -173,7 +190,7 @@ def _solve(
             matched = replace(one, terms=match(hand, solved.state.params, one.terms))
             return iterate(solved.state, matched, i * settings.refresh, settings.refresh)
 
-        blank = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: iterate(start, matched, 0, 0)))
+        blank = zeros_of(lambda: iterate(start, matched, 0, 0))
         rounds = -(-jnp.asarray(iterations) // settings.refresh)
         return lax.fori_loop(0, rounds, rematch, replace(blank, state=start))
 
@@ -200,12 +217,19 @@ def _solve_alone(
 
 def _starts(hand: HandModel, landmark_set: LandmarkSet, evidence: _Evidence, betas: Array) -> HandParams:
     """Where to begin with frames by themselves (N, ...): parameters (N, S, ...)."""
-    if evidence.points3d is not None:
-        return start_3d(hand, landmark_set, evidence.points3d, evidence.weights3d, betas)
-    if evidence.triangulated is not None:
-        return start_3d(hand, landmark_set, *evidence.triangulated, betas)
-    camera = jax.tree.map(lambda a: a[:, 0], evidence.camera)
-    return starts_2d(hand, landmark_set, evidence.pixels[:, 0], evidence.weights2d[:, 0], camera, betas)
+    points = _points_in_space(evidence)
+    if points is not None:
+        return start_3d(hand, landmark_set, points.points, points.weights, betas)
+    assert evidence.views is not None  # something was measured
+    view = jax.tree.map(lambda a: a[:, 0], evidence.views)
+    return starts_2d(hand, landmark_set, view.pixels, view.weights, view.camera, betas)
+
+
+def _points_in_space(evidence: _Evidence) -> _InSpace | None:
+    """What was measured in space, or where views meet there."""
+    if evidence.space is None and evidence.views is not None:
+        return evidence.views.triangulated
+    return evidence.space
 
 
 @partial(jax.jit, static_argnames="num_cameras")
@@ -309,14 +333,19 @@ def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evide
     points = jax.vmap(lambda p: predict_3d(hand, p, landmark_set))(params)
     batch = params.transl.shape[:-1]
     errors = weights = jnp.zeros((*batch, len(landmark_set.names)))
-    camera = evidence.camera
-    if evidence.pixels is not None:
-        uv = jax.vmap(_images)(camera, points, params.transl, cameras)
-        errors, weights = jnp.linalg.norm(uv - evidence.pixels, axis=-1), evidence.weights2d
-    if evidence.points3d is not None:
-        errors, weights = jnp.linalg.norm(points - evidence.points3d, axis=-1), evidence.weights3d
-    elif evidence.pixels is not None and errors.shape[2] == 1:
-        errors, weights = errors[:, :, 0], weights[:, :, 0]
+    camera, views = None, evidence.views
+    if views is not None:
+        uv = jax.vmap(_images)(views.camera, points, params.transl, cameras)
+        errors, weights, camera = jnp.linalg.norm(uv - views.pixels, axis=-1), views.weights, views.camera
+        if isinstance(camera, FreeWeakCamera):
+            scale = camera.focal / params.transl[..., 2:]
+            camera = WeakCamera(scale=scale, offset=jnp.zeros((*scale.shape, 2)))
+        elif isinstance(camera, Camera) and cameras.shape[1]:
+            camera = adjust_camera(camera, cameras[:, None])
+        if views.pixels.shape[2] == 1:
+            errors, weights, camera = jax.tree.map(lambda a: a[:, :, 0], (errors, weights, camera))
+    if evidence.space is not None:
+        errors, weights = jnp.linalg.norm(points - evidence.space.points, axis=-1), evidence.space.weights
     errors = jnp.where(weights > 0, errors, 0)
     over = tuple(range(2, errors.ndim))
     total = jnp.sum(weights, over)
@@ -324,14 +353,6 @@ def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evide
 
     eq = solved.equations
     covariance = jax.vmap(marginal_covariance)(eq.A, eq.Q, eq.B, eq.C)
-    if isinstance(camera, FreeWeakCamera):
-        scale = camera.focal[:, :, 0] / params.transl[..., 2]
-        camera = WeakCamera(scale=scale, offset=jnp.zeros((*scale.shape, 2)))
-    elif camera is not None:
-        if cameras.shape[1]:
-            camera = adjust_camera(camera, cameras[:, None])
-        if evidence.pixels.shape[2] == 1:
-            camera = jax.tree.map(lambda a: a[:, :, 0], camera)
     params = replace(params, betas=jnp.broadcast_to(params.betas[:, None], (*batch, hand.num_betas)))
     return Fit(
         params=params,
@@ -362,9 +383,10 @@ def _images(camera: Any, points: Array, transl: Array, cameras: Array) -> Array:
 
 def _has_evidence(evidence: _Evidence) -> Array:
     """Frames (N, T) with enough points to place a hand."""
-    weights = evidence.weights3d
-    if weights is None:
-        weights = evidence.weights2d.max(2) if evidence.triangulated is None else evidence.triangulated[1]
+    points = _points_in_space(evidence)
+    if points is None and evidence.views is not None:
+        return jnp.sum(evidence.views.weights[:, :, 0] > 0, -1) >= _MIN_POINTS
+    weights = jnp.zeros((1, 1, 0)) if points is None else points.weights
     return jnp.sum(weights > 0, -1) >= _MIN_POINTS
 
 
@@ -422,29 +444,28 @@ def _gather(
 ) -> tuple[LandmarkSet, _Evidence, Measurements, tuple[int, ...]]:
     """Measurements as (N, T, ...) and the leading axes they came with."""
     landmark_set = keypoint_landmarks(hand) if landmarks is None else landmarks
-    evidence = _Evidence(None, None, None, None, None, None)
+    space = views_seen = None
     every, batches = [], {}
     if keypoints3d is not None:
-        points, trust = _points("keypoints3d", keypoints3d, weights, landmark_set, 3)
-        evidence = replace(evidence, points3d=points, weights3d=trust)
-        every.append(points_3d(landmark_set, points, trust, sigma=settings.sigma_3d, robust=settings.robust))
-        batches["keypoints3d"] = trust.shape[:-1]
+        space = _InSpace(*_points("keypoints3d", keypoints3d, weights, landmark_set, 3))
+        sigma, robust = settings.sigma_3d, settings.robust
+        every.append(points_3d(landmark_set, space.points, space.weights, sigma=sigma, robust=robust))
+        batches["keypoints3d"] = space.weights.shape[:-1]
     if keypoints2d is not None:
-        evidence = _see(landmark_set, evidence, keypoints2d, camera, views, weights if weights2d is None else weights2d)
-        every.append(
-            points_2d(
-                landmark_set,
-                evidence.pixels,
-                evidence.camera,
-                evidence.weights2d,
-                sigma=settings.sigma_2d,
-                robust=settings.robust,
+        if camera is None and (space is not None or views is not None):
+            raise ValueError(
+                "keypoints2d beside keypoints3d, or in several views, need a camera: their frame is known in metres"
             )
-        )
-        batches["keypoints2d"] = evidence.weights2d.shape[:-2]
+        trust = weights if weights2d is None else weights2d
+        if views is not None and space is not None and weights2d is None:
+            trust = space.weights[..., None, :]
+        views_seen = _see(landmark_set, keypoints2d, camera, views, trust)
+        uv, sigma, robust = views_seen.pixels, settings.sigma_2d, settings.robust
+        every.append(points_2d(landmark_set, uv, views_seen.camera, views_seen.weights, sigma=sigma, robust=robust))
+        batches["keypoints2d"] = views_seen.weights.shape[:-2]
     for term in terms:
         every.append(term)
-        batches[f"a term of {term.residual.__name__.strip('_')}"] = term.weights.shape[:-1]
+        batches[f"a term of {len(term.landmarks.names)} landmarks"] = term.weights.shape[:-1]
     if not batches:
         raise ValueError("nothing to fit: give keypoints3d (..., 21, 3), keypoints2d (..., 21, 2), or terms")
     batch = next(iter(batches.values()))
@@ -459,23 +480,17 @@ def _gather(
     seen = Measurements(
         tuple(_map_term(into, term) for term in every), jnp.ones((num, frames)), jnp.ones((num, max(frames - 1, 0)))
     )
-    return landmark_set, jax.tree.map(into, evidence), seen, batch
+    return landmark_set, jax.tree.map(into, _Evidence(space, views_seen)), seen, batch
 
 
 def _see(
     landmark_set: LandmarkSet,
-    evidence: _Evidence,
     keypoints2d: ArrayLike,
     camera: Camera | WeakCamera | None,
     views: int | None,
     weights: ArrayLike | None,
-) -> _Evidence:
-    """`evidence` with checked pixels (..., V, K, 2) and a camera for each view of each hand."""
-    if camera is None and (evidence.points3d is not None or views is not None):
-        raise ValueError("keypoints2d beside keypoints3d, or in several views, need a camera: their frame is in metres")
-    if evidence.weights3d is not None and weights is not None and views is not None:
-        weights = jnp.asarray(weights)
-        weights = weights[..., None, :] if weights.shape == evidence.weights3d.shape else weights
+) -> _InViews:
+    """Checked pixels (..., V, K, 2) and a camera for each view of each hand."""
     pixels, trust = _points("keypoints2d", keypoints2d, weights, landmark_set, 2)
     if views is None:
         pixels, trust = pixels[..., None, :, :], trust[..., None, :]
@@ -488,13 +503,12 @@ def _see(
         seen_by = jax.tree.map(lambda a: jnp.expand_dims(a, len(batch)), repeat_camera(camera, batch))
     else:
         seen_by = repeat_camera(camera, (*batch, views))
-    evidence = replace(evidence, pixels=pixels, weights2d=trust, camera=seen_by)
     if views is None or views < 2:
-        return evidence
+        return _InViews(pixels, trust, seen_by, None)
     if not isinstance(seen_by, Camera):
         raise ValueError("several views need full cameras: their places in space are what makes them several")
     found = triangulate(seen_by, pixels, trust)
-    return replace(evidence, triangulated=(found.points, found.valid.astype(jnp.float32)))
+    return _InViews(pixels, trust, seen_by, _InSpace(found.points, found.valid.astype(jnp.float32)))
 
 
 def _arrays_of_hands(term: Term) -> tuple:
@@ -583,7 +597,7 @@ def fit(
         start = jax.tree.map(lambda a: a.reshape(num, 1, *a.shape[len(batch) :]), start)
         start = start if betas is None else replace(start, betas=known[:, None])
         start = _repeat_last(start, _size_class(num), 1)
-    elif evidence.points3d is None and evidence.pixels is None:
+    elif evidence.space is None and evidence.views is None:
         raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
     size = _size_class(num)
     evidence, seen = _repeat_last(evidence, size, 1), _pad(seen, size, 1)
@@ -605,9 +619,9 @@ def fit(
 def _num_cameras(evidence: _Evidence, refine: bool) -> int:
     if not refine:
         return 0
-    if not isinstance(evidence.camera, Camera):
+    if evidence.views is None or not isinstance(evidence.views.camera, Camera):
         raise ValueError("refine_cameras: there is no full camera to refine")
-    return evidence.pixels.shape[2]
+    return evidence.views.pixels.shape[2]
 
 
 def fit_sequence(
@@ -697,7 +711,7 @@ def fit_sequence(
 
 
 def _check_evidence(evidence: _Evidence) -> None:
-    if evidence.points3d is None and evidence.pixels is None:
+    if evidence.space is None and evidence.views is None:
         raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
     enough = _has_evidence(evidence)
     if not isinstance(enough, Tracer) and not np.asarray(enough).any(-1).all():
