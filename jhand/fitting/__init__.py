@@ -1,4 +1,6 @@
-"""Hands from measurements: keypoints, markers and landmarks in 3D and 2D, one hand at a time or as a motion."""
+"""Hands from measurements: keypoints in 3D and in any number of views, markers, scans, depth, outlines, contact; one hand
+at a time or as a motion.
+"""
 
 from jhand.fitting.calibrate import attach_markers as attach_markers
 from jhand.fitting.calibrate import fit_landmarks as fit_landmarks
@@ -8,3 +10,16 @@ from jhand.fitting.measurements import FitSettings as FitSettings
 from jhand.fitting.solver import Fit as Fit
 from jhand.fitting.solver import fit as fit
 from jhand.fitting.solver import fit_sequence as fit_sequence
+from jhand.fitting.terms import Term as Term
+from jhand.fitting.terms import collision_spheres as collision_spheres
+from jhand.fitting.terms import contact as contact
+from jhand.fitting.terms import mesh_vertices as mesh_vertices
+from jhand.fitting.terms import object_penetration as object_penetration
+from jhand.fitting.terms import point_cloud as point_cloud
+from jhand.fitting.terms import point_cloud_planes as point_cloud_planes
+from jhand.fitting.terms import points_2d as points_2d
+from jhand.fitting.terms import points_3d as points_3d
+from jhand.fitting.terms import points_from_depth as points_from_depth
+from jhand.fitting.terms import self_penetration as self_penetration
+from jhand.fitting.terms import silhouette as silhouette
+from jhand.fitting.terms import surface_normals as surface_normals
