@@ -1,5 +1,5 @@
-"""Hands from measurements: keypoints in 3D and in any number of views, markers, scans, depth, outlines, contact; one hand
-at a time or as a motion.
+"""Hands from measurements, one at a time or as a motion: keypoints in 3D and in any number of views, markers, scans,
+depth, outlines, contact.
 """
 
 from jhand.fitting.calibrate import attach_markers as attach_markers
