@@ -1,7 +1,7 @@
-"""How far a hand is from the truth, hand by hand: no function averages over hands, sequences, objects or pictures.
+"""How far a hand is from the truth, hand by hand: nothing averages over hands, sequences, objects or pictures.
 
-Lengths are in the unit of the points, which in jhand is the metre. Masks say what counts; where nothing does, the answer
-is NaN with a gradient of zero, so that `jnp.nanmean` is the mean of the rest. x are predicted points, y true ones.
+Lengths are in the unit of the points, which in jhand is the metre. Masks say what counts; where nothing does, the
+answer is NaN with a gradient of zero, so that `jnp.nanmean` is the mean of the rest. Points x are predicted, y true.
 
 =====================  ==========================================================  ===================================
 function               definition                                                  source

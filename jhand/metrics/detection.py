@@ -96,11 +96,11 @@ def oks_ap(
     p, t, size = jnp.asarray(pred), jnp.asarray(target), jnp.asarray(area)
     if p.ndim < 4 or t.ndim < 4 or p.shape[-2:] != t.shape[-2:]:
         raise ValueError(f"expected pred (..., I, D, K, 2) and target (..., I, G, K, 2), got {p.shape} and {t.shape}")
-    annotated = _points.mask(valid, t.shape[-3:-1])
+    annotated = _points.mask(valid, t.shape[-4:-1])
     similarity = oks(
         p[..., :, None, :, :], t[..., None, :, :, :], size[..., None, :], annotated[..., None, :, :], sigmas
     )
-    there = _points.mask(target_valid, t.shape[-3:-2], "target_valid") & jnp.any(annotated, -1)
+    there = _points.mask(target_valid, t.shape[-4:-2], "target_valid") & jnp.any(annotated, -1)
     return average_precision(similarity, scores, pred_valid, there, thresholds=thresholds)
 
 
