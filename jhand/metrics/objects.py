@@ -61,7 +61,8 @@ def add_auc(distance: ArrayLike, limit: ArrayLike = 0.1) -> Float[Array, "*b"]:
     """Area under the curve of accuracy over threshold, from 0 to a limit (Xiang et al., RSS 2018, PoseCNN, sec. V).
 
     Of one pose the curve is a step at its distance, and its area 1 - distance / limit, or 0. The mean over poses is
-    exactly the area under the curve of all of them.
+    exactly the area under the curve of all of them. PoseCNN's own sum takes each step at its end, which adds at most
+    one over the number of poses.
 
     Args:
         distance: (...,) metres, of `add` or `add_s`. One that is not a number is of no pose, and stays NaN.

@@ -6,26 +6,26 @@ from numpy.testing import assert_allclose
 
 from jhand.metrics import HAND_SIGMAS, OKS_THRESHOLDS, average_precision, oks, oks_ap
 
-I, D, G, K = 31, 6, 4, 21
+PICTURES, D, G, K = 31, 6, 4, 21
 
 
 def scene(seed=0):
-    """Pictures with some hands, most of them found more or less well, some twice, and some found where there is none."""
+    """Pictures with some hands, most found more or less well, some twice, and some found where there is none."""
     rng = np.random.default_rng(seed)
-    target = rng.uniform(0, 300, (I, G, 1, 2)) + rng.normal(size=(I, G, K, 2)) * 30
-    pred = rng.uniform(0, 300, (I, D, 1, 2)) + rng.normal(size=(I, D, K, 2)) * 30
-    blur = rng.choice([0.5, 2, 4, 8], (I, D, 1, 1))
-    source = rng.integers(0, G, (I, D))
-    near = np.take_along_axis(target, source[..., None, None], 1) + blur * rng.normal(size=(I, D, K, 2))
-    pred = np.where(rng.random((I, D, 1, 1)) < 0.7, near, pred)
+    target = rng.uniform(0, 300, (PICTURES, G, 1, 2)) + rng.normal(size=(PICTURES, G, K, 2)) * 30
+    pred = rng.uniform(0, 300, (PICTURES, D, 1, 2)) + rng.normal(size=(PICTURES, D, K, 2)) * 30
+    blur = rng.choice([0.5, 2, 4, 8], (PICTURES, D, 1, 1))
+    source = rng.integers(0, G, (PICTURES, D))
+    near = np.take_along_axis(target, source[..., None, None], 1) + blur * rng.normal(size=(PICTURES, D, K, 2))
+    pred = np.where(rng.random((PICTURES, D, 1, 1)) < 0.7, near, pred)
     return dict(
         pred=pred,
-        scores=np.round(rng.random((I, D)), 2),  # with ties
+        scores=np.round(rng.random((PICTURES, D)), 2),  # with ties
         target=target,
-        area=rng.uniform(2e3, 2e4, (I, G)),
-        pred_valid=rng.random((I, D)) < 0.8,
-        target_valid=rng.random((I, G)) < 0.6,
-        valid=rng.random((I, G, K)) < 0.7,
+        area=rng.uniform(2e3, 2e4, (PICTURES, G)),
+        pred_valid=rng.random((PICTURES, D)) < 0.8,
+        target_valid=rng.random((PICTURES, G)) < 0.6,
+        valid=rng.random((PICTURES, G, K)) < 0.7,
     )
 
 
@@ -74,10 +74,10 @@ def test_sigmas_are_of_21_keypoints():
 def test_oks_against_slow_oracle():
     s = scene()
     got = oks(s["pred"][:, :G], s["target"], s["area"], s["valid"])
-    assert got.shape == (I, G)
+    assert got.shape == (PICTURES, G)
     expected = [
         [oks_oracle(s["pred"][i, g], s["target"][i, g], s["area"][i, g], s["valid"][i, g]) for g in range(G)]
-        for i in range(I)
+        for i in range(PICTURES)
     ]
     assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
     assert_allclose(jax.vmap(oks)(s["pred"][:, :G], s["target"], s["area"], s["valid"]), got, rtol=1e-5)
@@ -91,11 +91,11 @@ def test_oks_at_its_ends():
     assert np.isnan(oks(t, t, 0.0)) and np.isnan(oks(t, t, 1e3, np.zeros(K, bool)))
     for area, valid in ((1e3, None), (0.0, None), (1e3, np.zeros(K, bool))):
         assert np.isfinite(jax.grad(oks)(p, t, area, valid)).all()
-    assert_allclose(oks(t + [3.0, 4.0], t, 625.0, None, np.full(K, 0.1)), np.exp(-0.5), rtol=1e-4)
+    assert_allclose(oks(t + np.array([3.0, 4.0]), t, 625.0, None, np.full(K, 0.1)), np.exp(-0.5), rtol=1e-4)
 
 
 def test_ap_against_slow_oracle():
-    s = scene()
+    s = scene(seed=1)
     got = oks_ap(**s)
     there = s["target_valid"] & s["valid"].any(-1)
     similarity = np.array(
@@ -104,13 +104,13 @@ def test_ap_against_slow_oracle():
                 [oks_oracle(s["pred"][i, d], s["target"][i, g], s["area"][i, g], s["valid"][i, g]) for g in range(G)]
                 for d in range(D)
             ]
-            for i in range(I)
+            for i in range(PICTURES)
         ]
     )
-    none = np.zeros((I, G), bool)
-    assert np.gcd(there.sum(), 100) == 1  # else rounding of recalls would decide
+    none = np.zeros((PICTURES, G), bool)
+    assert np.gcd(there.sum(), 100) == 1  # else the oracle's recalls are decided by their rounding
     expected = [ap_oracle(similarity, s["scores"], s["pred_valid"], there, none, t) for t in OKS_THRESHOLDS]
-    assert 0.05 < expected[-1] < 0.6 * expected[0]
+    assert 0.02 < expected[-1] < 0.6 * expected[0]
     assert_allclose(got, expected, rtol=1e-5)
     stacked = {name: np.stack([a, a]) for name, a in s.items()}
     assert_allclose(oks_ap(**stacked), np.stack([got, got]), rtol=1e-6)
@@ -118,17 +118,23 @@ def test_ap_against_slow_oracle():
 
 
 def test_average_precision_with_ignored_targets_and_ties():
-    limits = np.array([0.5, 0.7])
+    limits, checked = np.array([0.5, 0.7]), 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        similarity = np.round(rng.random((I, D, G)), 1).astype(np.float32)
-        scores = np.round(rng.random((I, D)), 1)
-        found, there, ignored = rng.random((I, D)) < 0.8, rng.random((I, G)) < 0.7, rng.random((I, G)) < 0.3
+        similarity = np.round(rng.random((PICTURES, D, G)), 1).astype(np.float32)
+        scores = np.round(rng.random((PICTURES, D)), 1)
+        found, there, ignored = (
+            rng.random((PICTURES, D)) < 0.8,
+            rng.random((PICTURES, G)) < 0.7,
+            rng.random((PICTURES, G)) < 0.3,
+        )
         if np.gcd(np.sum(there & ~ignored), 100) > 1:
-            continue
+            continue  # as above
         got = average_precision(similarity, scores, found, there, ignored, limits)
         expected = [ap_oracle(similarity, scores, found, there, ignored, np.float32(t)) for t in limits]
         assert_allclose(got, expected, rtol=1e-5)
+        checked += 1
+    assert checked > 5
 
 
 def test_average_precision_by_hand():
@@ -142,11 +148,11 @@ def test_average_precision_by_hand():
 
 def test_perfect_and_empty():
     s = scene()
-    perfect = oks_ap(s["target"], np.ones((I, G)), s["target"], s["area"], s["target_valid"], s["target_valid"])
+    perfect = oks_ap(s["target"], np.ones((PICTURES, G)), s["target"], s["area"], s["target_valid"], s["target_valid"])
     assert_allclose(perfect, 1)
-    nothing = oks_ap(s["target"], np.ones((I, G)), s["target"], s["area"], np.zeros((I, G), bool))
+    nothing = oks_ap(s["target"], np.ones((PICTURES, G)), s["target"], s["area"], np.zeros((PICTURES, G), bool))
     assert_allclose(nothing, 0)
-    none = oks_ap(s["pred"], s["scores"], s["target"], s["area"], None, np.zeros((I, G), bool))
+    none = oks_ap(s["pred"], s["scores"], s["target"], s["area"], None, np.zeros((PICTURES, G), bool))
     assert np.isnan(none).all()
     gradient = jax.grad(lambda p: oks_ap(p, s["scores"], s["target"], s["area"]).sum())(jnp.asarray(s["pred"]))
     assert not gradient.any()
@@ -161,6 +167,6 @@ def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match=r"pred \(..., I, D, K, 2\)"):
         oks_ap(s["pred"][0], s["scores"], s["target"], s["area"])
     with pytest.raises(ValueError, match=r"similarity \(..., I, D, G\) and scores"):
-        average_precision(np.zeros((I, D, G)), np.zeros((I, G)))
+        average_precision(np.zeros((PICTURES, D, G)), np.zeros((PICTURES, G)))
     with pytest.raises(ValueError, match=r"target_valid: expected shape \(..., 31, 4\)"):
-        average_precision(np.zeros((I, D, G)), np.zeros((I, D)), None, np.ones(G, bool))
+        average_precision(np.zeros((PICTURES, D, G)), np.zeros((PICTURES, D)), None, np.ones(G, bool))
