@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from jhand.geometry.alignment import procrustes
+from jhand.metrics import _points
+
+_HINT = "; convert_keypoints brings both to one order"
 
 
 @jax.jit
@@ -27,7 +29,8 @@ def mpjpe(pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None = None) ->
     Raises:
         ValueError: points of unlike shapes.
     """
-    return _mean_distance(*_pair(pred, target, valid))
+    x, y, counts = _points.pair(pred, target, valid, ("K",), _HINT)
+    return _points.masked_mean(_points.length(x - y), counts)
 
 
 @jax.jit
@@ -50,11 +53,36 @@ def root_aligned_mpjpe(
     Raises:
         ValueError: points of unlike shapes.
     """
-    x, y, counts = _pair(pred, target, valid)
-    x_root, y_root, rooted = (
-        jnp.take(a, jnp.asarray(root)[None], axis) for a, axis in ((x, -2), (y, -2), (counts, -1))
-    )
-    return _mean_distance(x - x_root, y - y_root, counts & rooted)
+    x, y, counts = _about_root(pred, target, valid, root)
+    return _points.masked_mean(_points.length(x - y), counts)
+
+
+@jax.jit
+def scale_aligned_mpjpe(
+    pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None = None, root: ArrayLike = 0
+) -> Float[Array, "*b"]:
+    """`root_aligned_mpjpe` after the scale s that fits best, least in sum |s pred - target|^2.
+
+    The N-MPJPE of Rhodin et al., CVPR 2018: what a picture alone cannot tell, position and size, is forgiven.
+
+    Args:
+        pred: (..., K, C).
+        target: (..., K, C), leading axes broadcast.
+        valid: (..., K) which points count, in the scale and in the mean; by default all. A hand whose root is not valid
+            has no error: NaN.
+        root: index of the root point, by default 0, the wrist.
+
+    Returns:
+        (...,) in the unit of the points. A prediction whose points coincide has no size, and its scale is 1.
+
+    Raises:
+        ValueError: points of unlike shapes.
+    """
+    x, y, counts = _about_root(pred, target, valid, root)
+    size = jnp.sum(x * x, (-1, -2), keepdims=True)
+    has_size = size > 0
+    scale = jnp.where(has_size, jnp.sum(x * y, (-1, -2), keepdims=True) / jnp.where(has_size, size, 1), 1)
+    return _points.masked_mean(_points.length(scale * x - y), counts)
 
 
 @jax.jit
@@ -74,32 +102,102 @@ def pa_mpjpe(pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None = None)
     Raises:
         ValueError: points of unlike shapes.
     """
-    x, y, counts = _pair(pred, target, valid)
-    R, scale, t = procrustes(x, y, counts.astype(x.dtype))
-    aligned = (
-        scale[..., None, None] * jnp.einsum("...ij,...kj->...ki", R, x, precision=lax.Precision.HIGHEST)
-        + t[..., None, :]
+    x, y, counts = _points.pair(pred, target, valid, ("K",), _HINT)
+    return _points.masked_mean(_points.length(_points.similarity_aligned(x, y, counts) - y), counts)
+
+
+@jax.jit
+def pck(
+    pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None = None, thresholds: ArrayLike | None = None
+) -> Float[Array, "*b s"]:
+    """Percentage of correct keypoints, as a curve: the share of points no further off than each threshold.
+
+    As in Zimmermann & Brox, ICCV 2017. Points are compared as they stand: align them first where a protocol does.
+
+    Args:
+        pred: (..., K, C).
+        target: (..., K, C), leading axes broadcast.
+        valid: (..., K) which points count; by default all.
+        thresholds: (S,) in the unit of the points; by default FreiHAND's 100 from 0 to 0.05 m, both included.
+
+    Returns:
+        (..., S) from 0 to 1. It is a count: its gradient is zero.
+
+    Raises:
+        ValueError: points of unlike shapes; thresholds that are not a list.
+    """
+    x, y, counts = _points.pair(pred, target, valid, ("K",), _HINT)
+    limits = _thresholds(thresholds)
+    near = _points.length(x - y)[..., None] <= limits
+    return _points.masked_mean(near.astype(limits.dtype), counts[..., None], -2)
+
+
+@jax.jit
+def pck_auc(
+    pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None = None, thresholds: ArrayLike | None = None
+) -> Float[Array, "*b"]:
+    """Area under the curve of `pck` over its range of thresholds, by the trapezoid rule (FreiHAND's evaluation).
+
+    Where all points are valid, the mean over hands is the number that FreiHAND's evaluation prints; it takes the mean
+    over hands first and over keypoints last, which differs where hands lack points.
+
+    Args:
+        pred: (..., K, C).
+        target: (..., K, C), leading axes broadcast.
+        valid: (..., K) which points count; by default all.
+        thresholds: (S,) ascending, in the unit of the points; by default FreiHAND's 100 from 0 to 0.05 m.
+
+    Returns:
+        (...,) from 0 to 1. It is a count: its gradient is zero.
+
+    Raises:
+        ValueError: points of unlike shapes; fewer than two thresholds.
+    """
+    limits = _thresholds(thresholds)
+    if limits.shape[0] < 2:
+        raise ValueError("thresholds: an area needs two or more; pck gives the share of points at one")
+    curve = pck(pred, target, valid, limits)
+    return jnp.trapezoid(curve, limits, axis=-1) / (limits[-1] - limits[0])
+
+
+@jax.jit
+def angular_error(pred: ArrayLike, target: ArrayLike) -> Float[Array, "*b"]:
+    """Angle of the rotation between two rotations, their geodesic distance (Huynh, JMIV 2009, the sixth).
+
+    From sine and cosine both: exact to rounding from 0 to pi, which the arc cosine of a trace is at neither end.
+
+    Args:
+        pred: rotation matrices (..., 3, 3).
+        target: rotation matrices (..., 3, 3), leading axes broadcast.
+
+    Returns:
+        (...,) radians, from 0 to pi; the gradient at 0 and at pi, where there is none, is zero.
+
+    Raises:
+        ValueError: not matrices of 3 by 3.
+    """
+    a, b = jnp.asarray(pred), jnp.asarray(target)
+    if a.shape[-2:] != (3, 3) or b.shape[-2:] != (3, 3):
+        hint = "so3_exp makes them from axis-angle vectors"
+        raise ValueError(f"expected rotation matrices (..., 3, 3), got {a.shape} and {b.shape}; {hint}")
+    R = jnp.einsum("...ki,...kj->...ij", a, b, precision=lax.Precision.HIGHEST)
+    sine_axis = jnp.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], -1)
+    return jnp.arctan2(_points.length(sine_axis), jnp.trace(R, axis1=-2, axis2=-1) - 1)
+
+
+def _about_root(
+    pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None, root: ArrayLike
+) -> tuple[Array, Array, Array]:
+    x, y, counts = _points.pair(pred, target, valid, ("K",), _HINT)
+    x_root, y_root, rooted = (
+        jnp.take(a, jnp.asarray(root)[None], axis) for a, axis in ((x, -2), (y, -2), (counts, -1))
     )
-    return _mean_distance(aligned, y, counts)
+    counts = counts & rooted
+    return jnp.where(counts[..., None], x - x_root, 0), jnp.where(counts[..., None], y - y_root, 0), counts
 
 
-def _pair(pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None) -> tuple[Array, Array, Array]:
-    """Both point sets and their mask with leading axes broadcast; 0 where a point does not count."""
-    x, y = jnp.asarray(pred), jnp.asarray(target)
-    if x.ndim < 2 or x.shape[-2:] != y.shape[-2:]:
-        hint = "; convert_keypoints brings both to one order" if x.shape[-1:] == y.shape[-1:] else ""
-        raise ValueError(f"expected pred and target of one shape (..., K, C), got {x.shape} and {y.shape}{hint}")
-    counts = jnp.ones(x.shape[-2:-1], bool) if valid is None else jnp.asarray(valid, bool)
-    if counts.shape[-1:] != x.shape[-2:-1]:
-        raise ValueError(f"valid: expected shape (..., {x.shape[-2]}), one for each point, got {counts.shape}")
-    batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2], counts.shape[:-1])
-    counts = jnp.broadcast_to(counts, (*batch, counts.shape[-1]))
-    return jnp.where(counts[..., None], x, 0), jnp.where(counts[..., None], y, 0), counts
-
-
-def _mean_distance(x: Array, y: Array, counts: Array) -> Array:
-    squared = jnp.where(counts, jnp.sum(jnp.square(x - y), -1), 0)
-    apart = squared > 0
-    distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1)), 0)  # a root that has a gradient at zero
-    number = jnp.sum(counts, -1)
-    return jnp.where(number > 0, jnp.sum(distance, -1) / jnp.maximum(number, 1), jnp.nan)
+def _thresholds(thresholds: ArrayLike | None) -> Array:
+    limits = jnp.linspace(0, 0.05, 100) if thresholds is None else jnp.asarray(thresholds, float)
+    if limits.ndim != 1:
+        raise ValueError(f"thresholds: expected shape (S,), got {limits.shape}")
+    return limits
