@@ -23,3 +23,4 @@ from jhand.fitting.terms import points_from_depth as points_from_depth
 from jhand.fitting.terms import self_penetration as self_penetration
 from jhand.fitting.terms import silhouette as silhouette
 from jhand.fitting.terms import surface_normals as surface_normals
+from jhand.fitting.uncertainty import landmark_covariance as landmark_covariance
