@@ -4,7 +4,7 @@
 Both run one batched Levenberg-Marquardt solve in a single jitted call. A hand by itself is a sequence of one frame.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jhand.fitting.banded import marginal_covariance, solve_bordered
+from jhand.fitting.batches import for_each_hand, map_arrays, pad, repeat_last, size_class
+from jhand.fitting.evidence import Evidence, check_evidence, gather, has_evidence, points_in_space
 from jhand.fitting.lm import damped_iterations, zeros_of
 from jhand.fitting.measurements import (
     FitSettings,
@@ -39,22 +40,15 @@ from jhand.fitting.terms import (
     Term,
     adjust_camera,
     image_point,
-    points_2d,
-    points_3d,
-    repeat_camera,
 )
 from jhand.geometry.camera import Camera, WeakCamera
-from jhand.geometry.multiview import triangulate
 from jhand.geometry.rotations import so3_exp
 from jhand.hand.kinematics import keypoints
 from jhand.hand.landmark_sets import LandmarkSet, keypoint_landmarks
 from jhand.hand.model import HandModel, HandParams
 
 _ANNEAL_RATE = 0.3
-_MIN_POINTS = 3  # fewer do not place a hand
 _ANOTHER = 0.005  # metres: explanations nearer than this are one
-_NOMINAL_FOCAL = 1000.0
-"""Pixels: sets only the depth at which a hand seen without a camera is reported."""
 
 
 @jax.tree_util.register_dataclass
@@ -86,40 +80,6 @@ class Fit:
     solution itself where all starts agree; None for sequences."""
     runner_up_cost: Float[Array, "*b"] | None
     """Its cost: near `cost` where the measurements leave open which of both it was; infinite where there is none."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _InSpace:
-    """Landmarks measured in metres."""
-
-    points: Array
-    weights: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _InViews:
-    """Landmarks measured in pixels."""
-
-    pixels: Array
-    """(..., V, K, 2)."""
-    weights: Array
-    camera: Camera | WeakCamera | FreeWeakCamera
-    """(..., V)."""
-    triangulated: _InSpace | None
-    """Where several views meet, to start from."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Evidence:
-    """Landmarks that were measured one by one: where fits begin, and what their errors are told of. Space, where it is
-    there, goes before pictures.
-    """
-
-    space: _InSpace | None
-    views: _InViews | None
 
 
 @jax.tree_util.register_dataclass
@@ -194,7 +154,7 @@ def _solve(
         rounds = -(-jnp.asarray(iterations) // settings.refresh)
         return lax.fori_loop(0, rounds, rematch, replace(blank, state=start))
 
-    return _for_each_hand(solve_one, seen, start)
+    return for_each_hand(solve_one, seen, start)
 
 
 def _solve_alone(
@@ -209,15 +169,15 @@ def _solve_alone(
     """Frames by themselves (N, 1) from S starts each (N, S), as N S sequences of one frame."""
     num, num_starts = starts.transl.shape[:2]
     flat = jax.tree.map(lambda a: a.reshape(num * num_starts, 1, *a.shape[2:]), starts)
-    again = _map_arrays(lambda a: jnp.repeat(a, num_starts, axis=0), seen, jnp.zeros((num * num_starts, 0)))
+    again = map_arrays(lambda a: jnp.repeat(a, num_starts, axis=0), seen, jnp.zeros((num * num_starts, 0)))
     cameras = jnp.zeros((num * num_starts, num_cameras, CAMERA_UNKNOWNS))
     start = State(replace(flat, betas=flat.betas[:, 0]), cameras)
     return _solve(hand, start, again, settings, 1.0, shape_is_free, iterations)
 
 
-def _starts(hand: HandModel, landmark_set: LandmarkSet, evidence: _Evidence, betas: Array) -> HandParams:
+def _starts(hand: HandModel, landmark_set: LandmarkSet, evidence: Evidence, betas: Array) -> HandParams:
     """Where to begin with frames by themselves (N, ...): parameters (N, S, ...)."""
-    points = _points_in_space(evidence)
+    points = points_in_space(evidence)
     if points is not None:
         return start_3d(hand, landmark_set, points.points, points.weights, betas)
     assert evidence.views is not None  # something was measured
@@ -225,19 +185,12 @@ def _starts(hand: HandModel, landmark_set: LandmarkSet, evidence: _Evidence, bet
     return starts_2d(hand, landmark_set, view.pixels, view.weights, view.camera, betas)
 
 
-def _points_in_space(evidence: _Evidence) -> _InSpace | None:
-    """What was measured in space, or where views meet there."""
-    if evidence.space is None and evidence.views is not None:
-        return evidence.views.triangulated
-    return evidence.space
-
-
 @partial(jax.jit, static_argnames="num_cameras")
 def _fit_alone(
     hand: HandModel,
     starts: HandParams | None,
     landmark_set: LandmarkSet,
-    evidence: _Evidence,
+    evidence: Evidence,
     seen: Measurements,
     settings: FitSettings,
     betas: Array,
@@ -271,7 +224,7 @@ def _fit_alone(
 def _start_sequence(
     hand: HandModel,
     landmark_set: LandmarkSet,
-    evidence: _Evidence,
+    evidence: Evidence,
     seen: Measurements,
     settings: FitSettings,
     betas: Array,
@@ -283,12 +236,12 @@ def _start_sequence(
     path.
     """
     num, num_frames = seen.given.shape
-    has_evidence = _has_evidence(evidence) & (seen.given > 0)
+    shown = has_evidence(evidence) & (seen.given > 0)
     flat = lambda a: a.reshape(num * num_frames, *a.shape[2:])  # noqa: E731
     candidates = _starts(hand, landmark_set, jax.tree.map(flat, evidence), jnp.repeat(betas, num_frames, axis=0))
     final = jnp.zeros(candidates.transl.shape[:-1])
     if final.shape[1] > 1:  # ambiguous: what each explanation is worth is known when it is fitted
-        alone = _map_arrays(lambda a: flat(a)[:, None], seen, jnp.zeros((num * num_frames, 0)))
+        alone = map_arrays(lambda a: flat(a)[:, None], seen, jnp.zeros((num * num_frames, 0)))
         solved = _solve_alone(hand, candidates, num_cameras, alone, settings, shape_is_free, iterations)
         candidates = replace(solved.state.params, betas=solved.state.params.betas[:, None])
         final = solved.cost.reshape(final.shape)
@@ -304,8 +257,8 @@ def _start_sequence(
             )
         )
     )
-    params = jax.vmap(_cheapest_path)(candidates, final.reshape(shape), has_evidence)
-    counted = has_evidence[..., None].astype(jnp.float32)
+    params = jax.vmap(_cheapest_path)(candidates, final.reshape(shape), shown)
+    counted = shown[..., None].astype(jnp.float32)
     mean_shape = jnp.sum(counted * params.betas, 1) / jnp.sum(counted, 1)
     return replace(params, betas=jnp.where(shape_is_free > 0, mean_shape, betas))
 
@@ -315,7 +268,7 @@ def _fit_together(
     hand: HandModel,
     start: State,
     landmark_set: LandmarkSet,
-    evidence: _Evidence,
+    evidence: Evidence,
     seen: Measurements,
     settings: FitSettings,
     dt: Array | float,
@@ -327,7 +280,7 @@ def _fit_together(
     return _describe(hand, solved, landmark_set, evidence)
 
 
-def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evidence: _Evidence) -> Fit:
+def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evidence: Evidence) -> Fit:
     """What users see of a solution (N, T) with betas (N, B)."""
     params, cameras = solved.state.params, solved.state.cameras
     points = jax.vmap(lambda p: predict_3d(hand, p, landmark_set))(params)
@@ -381,164 +334,9 @@ def _images(camera: Any, points: Array, transl: Array, cameras: Array) -> Array:
     return jax.vmap(over_views, in_axes=(0, 0, 0, None))(points, transl, camera, jnp.arange(num_views))
 
 
-def _has_evidence(evidence: _Evidence) -> Array:
-    """Frames (N, T) with enough points to place a hand."""
-    points = _points_in_space(evidence)
-    if points is None and evidence.views is not None:
-        return jnp.sum(evidence.views.weights[:, :, 0] > 0, -1) >= _MIN_POINTS
-    weights = jnp.zeros((1, 1, 0)) if points is None else points.weights
-    return jnp.sum(weights > 0, -1) >= _MIN_POINTS
-
-
-def _points(name: str, points: ArrayLike, weights: ArrayLike | None, landmark_set: LandmarkSet, size: int) -> tuple:
-    """Checked measurements and weights; missing values replaced by 0."""
-    points = jnp.asarray(points, jnp.float32)
-    K = len(landmark_set.names)
-    if points.ndim < 2 or points.shape[-2:] != (K, size):
-        hint = ""
-        if K == 21 and points.ndim >= 2 and points.shape[-2] == 16:
-            hint = (
-                "; these look like the 16 joints of MANO: convert_keypoints(..., source='mano16', target='openpose21')"
-            )
-        elif points.ndim >= 2 and points.shape[-2] == K and points.shape[-1] != size:
-            hint = f"; each point needs {size} numbers"
-        raise ValueError(f"{name}: expected shape (..., {K}, {size}), got {points.shape}{hint}")
-    if weights is None:
-        weights = jnp.ones(points.shape[:-1])
-    weights = jnp.asarray(weights, jnp.float32)
-    try:
-        weights = jnp.broadcast_to(weights, points.shape[:-1])
-    except ValueError:
-        raise ValueError(f"weights of {name}: expected shape {points.shape[:-1]}, got {weights.shape}") from None
-    if not isinstance(points, Tracer) and not isinstance(weights, Tracer):
-        p, w = np.asarray(points), np.asarray(weights)
-        if not np.isfinite(w).all() or (w < 0).any():
-            raise ValueError(f"weights of {name}: expected finite numbers of at least 0")
-        broken = ~np.isfinite(p).all(-1) & (w > 0)
-        if broken.any():
-            where = tuple(int(i) for i in np.argwhere(broken)[0])
-            raise ValueError(
-                f"{name}: {broken.sum()} points are not finite but have a positive weight, the first at {where}; "
-                "give what is missing weight 0"
-            )
-    return jnp.where(weights[..., None] > 0, points, 0), weights
-
-
 def _of_either_side(hand: HandModel) -> HandModel:
     """The arrays of a hand: what is compiled for one side serves the other."""
     return replace(hand, side="right", name="")
-
-
-def _gather(
-    hand: HandModel,
-    num_time_axes: int,
-    keypoints3d: ArrayLike | None,
-    keypoints2d: ArrayLike | None,
-    camera: Camera | WeakCamera | None,
-    views: int | None,
-    weights: ArrayLike | None,
-    weights2d: ArrayLike | None,
-    landmarks: LandmarkSet | None,
-    terms: Sequence[Term],
-    settings: FitSettings,
-) -> tuple[LandmarkSet, _Evidence, Measurements, tuple[int, ...]]:
-    """Measurements as (N, T, ...) and the leading axes they came with."""
-    landmark_set = keypoint_landmarks(hand) if landmarks is None else landmarks
-    space = views_seen = None
-    every, batches = [], {}
-    if keypoints3d is not None:
-        space = _InSpace(*_points("keypoints3d", keypoints3d, weights, landmark_set, 3))
-        sigma, robust = settings.sigma_3d, settings.robust
-        every.append(points_3d(landmark_set, space.points, space.weights, sigma=sigma, robust=robust))
-        batches["keypoints3d"] = space.weights.shape[:-1]
-    if keypoints2d is not None:
-        if camera is None and (space is not None or views is not None):
-            raise ValueError(
-                "keypoints2d beside keypoints3d, or in several views, need a camera: their frame is known in metres"
-            )
-        trust = weights if weights2d is None else weights2d
-        if views is not None and space is not None and weights2d is None:
-            trust = space.weights[..., None, :]
-        views_seen = _see(landmark_set, keypoints2d, camera, views, trust)
-        uv, sigma, robust = views_seen.pixels, settings.sigma_2d, settings.robust
-        every.append(points_2d(landmark_set, uv, views_seen.camera, views_seen.weights, sigma=sigma, robust=robust))
-        batches["keypoints2d"] = views_seen.weights.shape[:-2]
-    for term in terms:
-        every.append(term)
-        batches[f"a term of {len(term.landmarks.names)} landmarks"] = term.weights.shape[:-1]
-    if not batches:
-        raise ValueError("nothing to fit: give keypoints3d (..., 21, 3), keypoints2d (..., 21, 2), or terms")
-    batch = next(iter(batches.values()))
-    if any(other != batch for other in batches.values()):
-        differ = ", ".join(f"{name} {shape}" for name, shape in batches.items())
-        raise ValueError(f"measurements of the same hands have the same leading axes, got {differ}")
-    if len(batch) < num_time_axes:
-        raise ValueError("fit_sequence needs a time axis: (..., T, 21, 3) or (..., T, 21, 2); for one frame use fit")
-    frames = batch[-1] if num_time_axes else 1
-    num = int(np.prod(batch)) // max(frames, 1)
-    into = lambda a: a.reshape(num, frames, *a.shape[len(batch) :])  # noqa: E731
-    seen = Measurements(
-        tuple(_map_term(into, term) for term in every), jnp.ones((num, frames)), jnp.ones((num, max(frames - 1, 0)))
-    )
-    return landmark_set, jax.tree.map(into, _Evidence(space, views_seen)), seen, batch
-
-
-def _see(
-    landmark_set: LandmarkSet,
-    keypoints2d: ArrayLike,
-    camera: Camera | WeakCamera | None,
-    views: int | None,
-    weights: ArrayLike | None,
-) -> _InViews:
-    """Checked pixels (..., V, K, 2) and a camera for each view of each hand."""
-    pixels, trust = _points("keypoints2d", keypoints2d, weights, landmark_set, 2)
-    if views is None:
-        pixels, trust = pixels[..., None, :, :], trust[..., None, :]
-    elif pixels.ndim < 3 or pixels.shape[-3] != views:
-        raise ValueError(f"keypoints2d of {views} views: expected shape (..., {views}, K, 2), got {pixels.shape}")
-    batch = pixels.shape[:-3]
-    if camera is None:
-        seen_by = FreeWeakCamera(jnp.full((*batch, 1), _NOMINAL_FOCAL))
-    elif views is None:
-        seen_by = jax.tree.map(lambda a: jnp.expand_dims(a, len(batch)), repeat_camera(camera, batch))
-    else:
-        seen_by = repeat_camera(camera, (*batch, views))
-    if views is None or views < 2:
-        return _InViews(pixels, trust, seen_by, None)
-    if not isinstance(seen_by, Camera):
-        raise ValueError("several views need full cameras: their places in space are what makes them several")
-    found = triangulate(seen_by, pixels, trust)
-    return _InViews(pixels, trust, seen_by, _InSpace(found.points, found.valid.astype(jnp.float32)))
-
-
-def _arrays_of_hands(term: Term) -> tuple:
-    """The arrays with leading axes of hands and frames: all but what the term's residuals have in common."""
-    return term.data, term.weights, term.source
-
-
-def _with_arrays(term: Term, arrays: tuple) -> Term:
-    data, weights, source = arrays
-    return replace(term, data=data, weights=weights, source=source)
-
-
-def _map_term(change: Callable[[Array], Array], term: Term) -> Term:
-    """Every array of hands and frames changed alike."""
-    return _with_arrays(term, jax.tree.map(change, _arrays_of_hands(term)))
-
-
-def _map_arrays(change: Callable[[Array], Array], seen: Measurements, linked: Array) -> Measurements:
-    """Every array of hands and frames changed alike, and new links between the frames."""
-    return Measurements(tuple(_map_term(change, term) for term in seen.terms), change(seen.given), linked)
-
-
-def _for_each_hand(function: Callable[..., Any], seen: Measurements, *arrays: Any) -> Any:
-    """`function(measurements of one sequence, ...)` over the leading axis."""
-
-    def one(arrays_of_terms: tuple, given: Array, linked: Array, *rest: Any) -> Any:
-        terms = tuple(_with_arrays(term, a) for term, a in zip(seen.terms, arrays_of_terms, strict=True))
-        return function(Measurements(terms, given, linked), *rest)
-
-    return jax.vmap(one)(tuple(map(_arrays_of_hands, seen.terms)), seen.given, seen.linked, *arrays)
 
 
 def fit(
@@ -570,7 +368,7 @@ def fit(
         weights: (..., 21) trust in each point, 0 for what is missing; measurements have sigma / sqrt(weight).
         weights2d: the same for the 2D points; by default `weights`.
         landmarks: what the points are, by default the 21 keypoints.
-        terms: other measurements, from `jhand.fitting.terms`; without keypoints they need a `start`.
+        terms: other measurements, made by `jhand.fitting`; without keypoints they need a `start`.
         betas: (..., B) known shape, which is kept; by default it is estimated.
         start: where to begin; by default from the points.
         refine_cameras: whether the full cameras of the 2D points are estimated too, about those given.
@@ -584,7 +382,7 @@ def fit(
         ValueError: points of another shape than the landmarks, or not finite under a positive weight.
     """
     hand = _of_either_side(hand)
-    landmark_set, evidence, seen, batch = _gather(
+    landmark_set, evidence, seen, batch = gather(
         hand, 0, keypoints3d, keypoints2d, camera, views, weights, weights2d, landmarks, terms, settings
     )
     num = seen.given.shape[0]
@@ -596,11 +394,11 @@ def fit(
         start = jax.tree.map(lambda a, z: jnp.broadcast_to(a, z.shape), start, HandParams.zeros(batch, hand.num_betas))
         start = jax.tree.map(lambda a: a.reshape(num, 1, *a.shape[len(batch) :]), start)
         start = start if betas is None else replace(start, betas=known[:, None])
-        start = _repeat_last(start, _size_class(num), 1)
+        start = repeat_last(start, size_class(num), 1)
     elif evidence.space is None and evidence.views is None:
         raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
-    size = _size_class(num)
-    evidence, seen = _repeat_last(evidence, size, 1), _pad(seen, size, 1)
+    size = size_class(num)
+    evidence, seen = repeat_last(evidence, size, 1), pad(seen, size, 1)
     found = _fit_alone(
         hand,
         start,
@@ -608,7 +406,7 @@ def fit(
         evidence,
         seen,
         settings,
-        _repeat_last(known[:, None], size, 1)[:, 0],
+        repeat_last(known[:, None], size, 1)[:, 0],
         shape_is_free,
         iterations,
         num_cameras=_num_cameras(evidence, refine_cameras),
@@ -616,7 +414,7 @@ def fit(
     return jax.tree.map(lambda a: a[:num].reshape(*batch, *a.shape[2:]), found)
 
 
-def _num_cameras(evidence: _Evidence, refine: bool) -> int:
+def _num_cameras(evidence: Evidence, refine: bool) -> int:
     if not refine:
         return 0
     if evidence.views is None or not isinstance(evidence.views.camera, Camera):
@@ -658,7 +456,7 @@ def fit_sequence(
         weights2d: the same for the 2D points; by default `weights`.
         fps: frames per second.
         landmarks: what the points are, by default the 21 keypoints.
-        terms: other measurements (..., T, ...), from `jhand.fitting.terms`.
+        terms: other measurements (..., T, ...), made by `jhand.fitting`.
         betas: (..., B) known shape of each sequence, which is kept; by default it is estimated.
         start: (..., T) where to begin; by default from the points.
         refine_cameras: whether the full cameras of the 2D points are estimated too, the same in all frames.
@@ -673,7 +471,7 @@ def fit_sequence(
             without any.
     """
     hand = _of_either_side(hand)
-    landmark_set, evidence, seen, batch = _gather(
+    landmark_set, evidence, seen, batch = gather(
         hand, 1, keypoints3d, keypoints2d, camera, views, weights, weights2d, landmarks, terms, settings
     )
     num, num_frames = seen.given.shape
@@ -683,12 +481,12 @@ def fit_sequence(
     shape_is_free = jnp.asarray(betas is None, jnp.float32)
     known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
     known = jnp.broadcast_to(known, (*batch[:-1], hand.num_betas)).reshape(num, hand.num_betas)
-    size = _size_class(num), _size_class(num_frames)
-    evidence, seen = _repeat_last(evidence, *size), _pad(seen, *size)
-    known = _repeat_last(known[:, None], size[0], 1)[:, 0]
+    size = size_class(num), size_class(num_frames)
+    evidence, seen = repeat_last(evidence, *size), pad(seen, *size)
+    known = repeat_last(known[:, None], size[0], 1)[:, 0]
 
     if start is None:
-        _check_evidence(evidence)
+        check_evidence(evidence)
         params = _start_sequence(
             hand,
             landmark_set,
@@ -703,44 +501,11 @@ def fit_sequence(
     else:
         start = jax.tree.map(lambda a, z: jnp.broadcast_to(a, z.shape), start, HandParams.zeros(batch, hand.num_betas))
         params = jax.tree.map(lambda a: a.reshape(num, num_frames, *a.shape[len(batch) :]), start)
-        params = _repeat_last(params, *size)
+        params = repeat_last(params, *size)
         params = replace(params, betas=params.betas[:, :num_frames].mean(1) if betas is None else known)
     state = State(params, jnp.zeros((size[0], num_cameras, CAMERA_UNKNOWNS)))
     found = _fit_together(hand, state, landmark_set, evidence, seen, settings, 1.0 / fps, shape_is_free, iterations)
     return jax.tree.map(lambda a: a[:num, :num_frames].reshape(*batch, *a.shape[2:]), found)
-
-
-def _check_evidence(evidence: _Evidence) -> None:
-    if evidence.space is None and evidence.views is None:
-        raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
-    enough = _has_evidence(evidence)
-    if not isinstance(enough, Tracer) and not np.asarray(enough).any(-1).all():
-        raise ValueError(
-            "a sequence has no frame with at least three points of positive weight: there is no hand to fit"
-        )
-
-
-def _size_class(num: int) -> int:
-    """The next power of two: batches and sequences of nearly the same size share one compiled solve."""
-    return 1 << max(num - 1, 0).bit_length()
-
-
-def _repeat_last(tree: Any, num_hands: int, num_frames: int) -> Any:
-    """Arrays (N, T, ...) lengthened by repeating their last hand and frame."""
-
-    def longer(a: Array) -> Array:
-        a = a[jnp.minimum(jnp.arange(num_hands), a.shape[0] - 1)]
-        return a[:, jnp.minimum(jnp.arange(num_frames), a.shape[1] - 1)]
-
-    return jax.tree.map(longer, tree)
-
-
-def _pad(seen: Measurements, num_hands: int, num_frames: int) -> Measurements:
-    """Hands, and unrelated frames, without evidence appended."""
-    num, given = seen.given.shape
-    fill = lambda a: jnp.pad(a, ((0, num_hands - num), (0, num_frames - given)))  # noqa: E731
-    longer = _map_arrays(lambda a: _repeat_last(a, num_hands, num_frames), seen, fill(seen.linked))
-    return replace(longer, given=fill(seen.given))
 
 
 def _cheapest_path(candidates: HandParams, final: Array, has_evidence: Array) -> HandParams:

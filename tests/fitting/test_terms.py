@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jhand.fitting import fit, terms
+from jhand.fitting import fit, surfaces, terms
 from jhand.fitting.measurements import FitSettings
 from jhand.geometry import closest_on_mesh, make_camera, project
 from jhand.hand.anatomy import pose_from_angles
@@ -59,15 +59,15 @@ def _data_of(name, rng):
     """Data of a residual by name, about one random point."""
     unit = rng.normal(size=3)
     unit /= np.linalg.norm(unit)
-    foot = terms._Foot(*(jnp.asarray(x, jnp.float32) for x in (rng.normal(size=3), unit, rng.dirichlet(np.ones(3)))))
+    foot = surfaces._Foot(*(jnp.asarray(x, jnp.float32) for x in (rng.normal(size=3), unit, rng.dirichlet(np.ones(3)))))
     return {
         "offset": jnp.asarray(rng.normal(size=3)),
         "pixel_offset": terms.Pixel(jnp.asarray(rng.normal(size=2)), CAMERA, jnp.array(0)),
         "_surface_offset": foot,
         "_plane_offset": foot,
         "_normal_offset": foot,
-        "_height": terms._Tangent(foot.point, foot.normal),
-        "_depth_inside": terms._Tangent(foot.point, foot.normal),
+        "_height": surfaces._Tangent(foot.point, foot.normal),
+        "_depth_inside": surfaces._Tangent(foot.point, foot.normal),
         "_overlap": jnp.array(3.0),
     }[name]
 
@@ -81,7 +81,7 @@ def _data_of(name, rng):
 )  # fmt: skip
 def test_residuals_have_the_slopes_of_finite_differences(name, num):
     """At 20 random points, over the landmarks, the translation and the unknowns of a camera."""
-    residual, step = getattr(terms, name), 1e-3
+    residual, step = getattr(surfaces if name.startswith("_") else terms, name), 1e-3
     for seed in range(20):
         rng = np.random.default_rng(seed)
         datum = _data_of(name, rng)
@@ -123,11 +123,11 @@ def test_a_scan_draws_the_hand_to_it(right, kind):
     truth = _posed(right)
     points, normals = _scan(forward(right, truth), right)
     every = {
-        "points": lambda: [terms.point_cloud(right, points)],
-        "planes": lambda: [terms.point_cloud_planes(right, points, normals)],
+        "points": lambda: [surfaces.point_cloud(right, points)],
+        "planes": lambda: [surfaces.point_cloud_planes(right, points, normals)],
         "normals too": lambda: [
-            terms.point_cloud(right, points, normals=normals),
-            terms.surface_normals(right, points, normals),
+            surfaces.point_cloud(right, points, normals=normals),
+            surfaces.surface_normals(right, points, normals),
         ],
     }[kind]()
     start = _moved(truth)
@@ -151,7 +151,7 @@ def test_a_silhouette_places_the_hand_in_the_picture(right):
     mask = _mask(forward(right, truth), right)
     assert 800 < mask.sum() < 8000
     start = _moved(truth, shift=(0.012, -0.01, 0.0), turn=0.0)
-    term = terms.silhouette(right, CAMERA, mask, sigma=1.0)
+    term = surfaces.silhouette(right, CAMERA, mask, sigma=1.0)
     found = fit(right, terms=[term], start=start, betas=truth.betas, iterations=40)
     overlap = [
         (mask & other).sum() / (mask | other).sum()
@@ -178,8 +178,8 @@ def test_fingertips_touch_an_object_and_stay_out_of_it(right):
     points, normals = _ball(centre, radius)
     touching = np.array([0, 1, 1, 0, 0])
     every = [
-        terms.contact(tips, points, normals, touching, sigma=5e-4),
-        terms.object_penetration(right, points, normals, sigma=5e-4),
+        surfaces.contact(tips, points, normals, touching, sigma=5e-4),
+        surfaces.object_penetration(right, points, normals, sigma=5e-4),
     ]
     settings = FitSettings(sigma_3d=0.01)
     found = fit(right, keypoints3d=mesh.keypoints, terms=every, start=truth, betas=truth.betas, settings=settings)
@@ -191,11 +191,11 @@ def test_fingertips_touch_an_object_and_stay_out_of_it(right):
 
 
 def test_fingers_do_not_cross(right):
-    spheres, radii = terms.collision_spheres(right)
+    spheres, radii = surfaces.collision_spheres(right)
     angles = np.zeros((15, 3), np.float32)
     angles[0, 1], angles[3, 1] = -0.4, 0.3  # index and middle finger towards and into each other
     crossed = HandParams(jnp.zeros(3), pose_from_angles(right, angles), jnp.zeros(right.num_betas), jnp.zeros(3))
-    term = terms.self_penetration(right, sigma=2e-4)
+    term = surfaces.self_penetration(right, sigma=2e-4)
 
     def overlap(params):
         x = np.asarray(landmarks(right, params, spheres))
@@ -234,10 +234,10 @@ def test_a_depth_picture_gives_points_in_space(right):
     depth = np.full((128, 128), np.inf, np.float32)
     np.minimum.at(depth, (row, column), points[:, 2].astype(np.float32))
     depth[np.isinf(depth)] = 0
-    cloud, weights = terms.points_from_depth(CAMERA, depth, num_points=256)
+    cloud, weights = surfaces.points_from_depth(CAMERA, depth, num_points=256)
     assert weights.sum() == 256
     assert np.percentile(_skin_distance(cloud, mesh, right), 90) < 1.5e-3  # a pixel is 1.7 mm wide
-    cloud, weights = terms.points_from_depth(CAMERA, depth, mask=np.zeros((128, 128), bool))
+    cloud, weights = surfaces.points_from_depth(CAMERA, depth, mask=np.zeros((128, 128), bool))
     assert weights.sum() == 0 and np.isfinite(cloud).all()
 
 
@@ -256,12 +256,12 @@ def test_two_explanations_are_told_apart_or_said_to_be_two(right):
     ("make", "message"),
     [
         (lambda h: terms.mesh_vertices(h, np.zeros((5, 3))), r"\(\.\.\., 778, 3\)"),
-        (lambda h: terms.point_cloud(h, np.zeros((5, 3)), np.ones(4)), "one for each"),
-        (lambda h: terms.point_cloud_planes(h, np.zeros((5, 3)), np.zeros((4, 3))), "one shape|one for each"),
-        (lambda h: terms.silhouette(h, CAMERA, np.zeros(5)), r"\(\.\.\., H, W\)"),
-        (lambda h: terms.points_from_depth(CAMERA, np.zeros(5)), r"\(\.\.\., H, W\)"),
-        (lambda h: fit(h, terms=[terms.self_penetration(h)]), "give a start"),
-        (lambda h: fit(h, keypoints3d=np.zeros((2, 21, 3)), terms=[terms.self_penetration(h)]), "same leading axes"),
+        (lambda h: surfaces.point_cloud(h, np.zeros((5, 3)), np.ones(4)), "one for each"),
+        (lambda h: surfaces.point_cloud_planes(h, np.zeros((5, 3)), np.zeros((4, 3))), "one shape|one for each"),
+        (lambda h: surfaces.silhouette(h, CAMERA, np.zeros(5)), r"\(\.\.\., H, W\)"),
+        (lambda h: surfaces.points_from_depth(CAMERA, np.zeros(5)), r"\(\.\.\., H, W\)"),
+        (lambda h: fit(h, terms=[surfaces.self_penetration(h)]), "give a start"),
+        (lambda h: fit(h, keypoints3d=np.zeros((2, 21, 3)), terms=[surfaces.self_penetration(h)]), "same leading axes"),
         (lambda h: fit(h, keypoints3d=np.zeros((21, 3)), refine_cameras=True), "no full camera"),
         (lambda h: fit(h, keypoints2d=np.zeros((3, 21, 2)), views=2, camera=CAMERA), "2 views"),
     ],
@@ -274,8 +274,8 @@ def test_bad_input_is_answered(right, make, message):
 def test_nothing_measured_is_finite(right):
     """A mask without a hand, and points of no weight: the start remains, with the prior's uncertainty."""
     start = _posed(right)
-    empty = terms.silhouette(right, CAMERA, np.zeros((128, 128), bool))
-    nothing = terms.point_cloud(right, np.zeros((50, 3)), np.zeros(50))
+    empty = surfaces.silhouette(right, CAMERA, np.zeros((128, 128), bool))
+    nothing = surfaces.point_cloud(right, np.zeros((50, 3)), np.zeros(50))
     found = fit(right, terms=[empty, nothing], start=start, iterations=10)
     for leaf in jax.tree.leaves((found.params, found.covariance, found.keypoints)):
         assert np.isfinite(leaf).all()
