@@ -1,5 +1,6 @@
 """Rotations, cameras, several views, alignment and distances. Nothing here knows a hand."""
 
+from jhand.geometry.alignment import mean_rotation as mean_rotation
 from jhand.geometry.alignment import nearest_rotation as nearest_rotation
 from jhand.geometry.alignment import procrustes as procrustes
 from jhand.geometry.alignment import rigid_procrustes as rigid_procrustes
@@ -21,7 +22,12 @@ from jhand.geometry.rotations import rotation_from_quaternion as rotation_from_q
 from jhand.geometry.rotations import rotation_to_6d as rotation_to_6d
 from jhand.geometry.rotations import rotation_to_quaternion as rotation_to_quaternion
 from jhand.geometry.rotations import skew as skew
+from jhand.geometry.rotations import slerp as slerp
 from jhand.geometry.rotations import so3_exp as so3_exp
 from jhand.geometry.rotations import so3_left_jacobian as so3_left_jacobian
 from jhand.geometry.rotations import so3_log as so3_log
 from jhand.geometry.rotations import transform as transform
+from jhand.geometry.se3 import interpolate_transforms as interpolate_transforms
+from jhand.geometry.se3 import invert_transform as invert_transform
+from jhand.geometry.se3 import se3_exp as se3_exp
+from jhand.geometry.se3 import se3_log as se3_log

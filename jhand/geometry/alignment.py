@@ -53,6 +53,22 @@ def _nearest_rotation_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array
     return R, dR
 
 
+def mean_rotation(rotations: ArrayLike, weights: ArrayLike | None = None) -> Float[Array, "*b 3 3"]:
+    """The rotation nearest to N others in the sum of squared chords (Hartley et al., IJCV 2013, section 5.3): closed
+    form.
+
+    Args:
+        rotations: (..., N, 3, 3).
+        weights: (..., N) not negative; by default all equal.
+
+    Returns:
+        (..., 3, 3); see `nearest_rotation` for rotations that cancel.
+    """
+    R = jnp.asarray(rotations)
+    w = jnp.ones(R.shape[:-2]) if weights is None else jnp.asarray(weights)
+    return nearest_rotation(jnp.einsum("...n,...nij->...ij", w, R, precision=HIGHEST))
+
+
 def procrustes(
     source: ArrayLike, target: ArrayLike, weights: ArrayLike | None = None
 ) -> tuple[Float[Array, "*b 3 3"], Float[Array, "*b"], Float[Array, "*b 3"]]:

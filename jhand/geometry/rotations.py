@@ -103,6 +103,22 @@ def so3_log(rotation: ArrayLike) -> Float[Array, "*b 3"]:
     return scale * v
 
 
+def slerp(R_a: ArrayLike, R_b: ArrayLike, share: ArrayLike) -> Float[Array, "*b 3 3"]:
+    """Part of the shortest turn from one rotation to another (Shoemake 1985): R_a exp(share log(R_a^T R_b)).
+
+    Args:
+        R_a: (..., 3, 3) where share is 0.
+        R_b: (..., 3, 3) where it is 1.
+        share: (...) any number; leading axes broadcast.
+
+    Returns:
+        (..., 3, 3).
+    """
+    a = jnp.asarray(R_a)
+    turn = so3_log(jnp.einsum("...ki,...kj->...ij", a, jnp.asarray(R_b), precision=lax.Precision.HIGHEST))
+    return jnp.matmul(a, so3_exp(jnp.asarray(share)[..., None] * turn), precision=lax.Precision.HIGHEST)
+
+
 def rotation_to_quaternion(rotation: ArrayLike) -> Float[Array, "*b 4"]:
     """Unit quaternions (w, x, y, z), w >= 0, of rotation matrices (Shepperd 1978: the largest component is divided by).
 
