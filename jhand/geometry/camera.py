@@ -4,14 +4,14 @@ A camera is a pytree with any leading axes. `project` takes either kind, `unproj
 perspective is exact at one depth and converts to and from a full camera there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jhand.geometry.rotations import transform
+from jhand.geometry.se3 import invert_transform, transform
 
 
 @jax.tree_util.register_dataclass
@@ -44,14 +44,13 @@ def make_camera(
     """A full camera from its numbers.
 
     Args:
-        focal: one focal length or (..., 2) of them, pixels.
+        focal: one focal length, (..., 1) or (..., 2) of them, pixels.
         principal: (..., 2) principal point, pixels.
         T_cam_world: (..., 4, 4); by default the world is the camera's frame.
         distortion: (..., 8) OpenCV order; by default none.
     """
     c = jnp.asarray(principal, jnp.float32)
     f = jnp.asarray(focal, jnp.float32)
-    f = f if f.shape[-1:] == (2,) else f[..., None]
     f = jnp.broadcast_to(f, c.shape)
     o, one = jnp.zeros_like(f[..., 0]), jnp.ones_like(f[..., 0])
     rows = [
@@ -147,6 +146,22 @@ def undistort(distorted: ArrayLike, distortion: ArrayLike, iterations: int = 10)
     return flat.reshape(*batch, 2)
 
 
+def normalised_points(camera: Camera, pixels: ArrayLike) -> Float[Array, "*b n 2"]:
+    """x / z and y / z, in the camera's frame, of what is seen at given pixels: K and the lens taken away.
+
+    Args:
+        camera: leading axes (...).
+        pixels: (..., N, 2).
+
+    Returns:
+        (..., N, 2).
+    """
+    uv, K = jnp.asarray(pixels), camera.K[..., None, :, :]
+    y = (uv[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
+    x = (uv[..., 0] - K[..., 0, 2] - K[..., 0, 1] * y) / K[..., 0, 0]
+    return undistort(jnp.stack([x, y], -1), camera.distortion)
+
+
 def unproject(camera: Camera, pixels: ArrayLike, depth: ArrayLike) -> Float[Array, "*b n 3"]:
     """World points that a camera sees at given pixels and depths; the inverse of `project`.
 
@@ -158,13 +173,97 @@ def unproject(camera: Camera, pixels: ArrayLike, depth: ArrayLike) -> Float[Arra
     Returns:
         (..., N, 3) metres, world frame.
     """
-    uv, z, K = jnp.asarray(pixels), jnp.asarray(depth), camera.K[..., None, :, :]
-    y = (uv[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
-    x = (uv[..., 0] - K[..., 0, 2] - K[..., 0, 1] * y) / K[..., 0, 0]
-    xy = undistort(jnp.stack([x, y], -1), camera.distortion)
+    xy, z = normalised_points(camera, pixels), jnp.asarray(depth)
     in_camera = jnp.concatenate([xy * z[..., None], jnp.broadcast_to(z, xy.shape[:-1])[..., None]], -1)
-    R, t = camera.T_cam_world[..., :3, :3], camera.T_cam_world[..., :3, 3]
-    return jnp.einsum("...ji,...nj->...ni", R, in_camera - t[..., None, :], precision=jax.lax.Precision.HIGHEST)
+    return transform(invert_transform(camera.T_cam_world), in_camera)
+
+
+def rays(camera: Camera, pixels: ArrayLike) -> tuple[Float[Array, "*b 3"], Float[Array, "*b n 3"]]:
+    """Where the camera stands, and the directions in which it sees given pixels.
+
+    Args:
+        camera: leading axes (...).
+        pixels: (..., N, 2).
+
+    Returns:
+        Centre (..., 3), metres, and unit directions (..., N, 3), both in the world frame.
+    """
+    xy = normalised_points(camera, pixels)
+    ahead = jnp.concatenate([xy, jnp.ones_like(xy[..., :1])], -1)
+    ahead = ahead / jnp.linalg.norm(ahead, axis=-1, keepdims=True)
+    T_world_cam = invert_transform(camera.T_cam_world)
+    R = T_world_cam[..., :3, :3]
+    return T_world_cam[..., :3, 3], jnp.einsum("...ij,...nj->...ni", R, ahead, precision=jax.lax.Precision.HIGHEST)
+
+
+def crop_camera(camera: Camera, box: ArrayLike, size: tuple[int, int]) -> Camera:
+    """The camera of a picture cut out and resized by `crop_image` with the same box and size.
+
+    Args:
+        camera: leading axes (...).
+        box: (..., 4): left, top, width, height, in pixels of the whole picture; `image[top:top+height,
+            left:left+width]` where they are whole numbers. It may reach beyond the picture.
+        size: height and width of the new picture, pixels.
+
+    Returns:
+        The camera: K changes, pose and lens stay. To resize a whole picture, the box is (0, 0, W, H).
+    """
+    scale, shift = _crop(box, size)
+    o = jnp.zeros_like(scale[..., 0])
+    A = jnp.stack(
+        [
+            jnp.stack([scale[..., 0], o, shift[..., 0]], -1),
+            jnp.stack([o, scale[..., 1], shift[..., 1]], -1),
+            jnp.stack([o, o, o + 1], -1),
+        ],
+        -2,
+    )
+    return replace(camera, K=jnp.matmul(A, camera.K, precision=jax.lax.Precision.HIGHEST))
+
+
+def crop_pixels(pixels: ArrayLike, box: ArrayLike, size: tuple[int, int]) -> Float[Array, "*b n 2"]:
+    """Where points of a picture lie after `crop_image` with the same box and size.
+
+    Args:
+        pixels: (..., N, 2).
+        box: (..., 4), see `crop_camera`.
+        size: height and width of the new picture, pixels.
+    """
+    scale, shift = _crop(box, size)
+    return scale[..., None, :] * jnp.asarray(pixels) + shift[..., None, :]
+
+
+def crop_image(image: ArrayLike, box: ArrayLike, size: tuple[int, int]) -> Float[Array, "*b h w c"]:
+    """A part of a picture, resized: linear, smoothed first where it shrinks, 0 beyond the picture.
+
+    Args:
+        image: (..., H, W, C).
+        box: (..., 4), see `crop_camera`; leading axes broadcast with the picture's.
+        size: height and width of the new picture, pixels.
+
+    Returns:
+        (..., height, width, C), float.
+    """
+    picture = jnp.asarray(image)
+    picture = picture if jnp.issubdtype(picture.dtype, jnp.floating) else picture.astype(jnp.float32)
+    scale, _ = _crop(box, size)
+    shift = -scale * jnp.asarray(box, float)[..., :2]  # counted from the edges of pixels, not their centres
+    batch = jnp.broadcast_shapes(picture.shape[:-3], scale.shape[:-1])
+    picture = jnp.broadcast_to(picture, (*batch, *picture.shape[-3:])).reshape(-1, *picture.shape[-3:])
+    scale, shift = (jnp.broadcast_to(a, (*batch, 2)).reshape(-1, 2)[:, ::-1] for a in (scale, shift))
+    shape = (*size, picture.shape[-1])
+    cut = jax.vmap(lambda p, s, t: jax.image.scale_and_translate(p, shape, (0, 1), s, t, "linear"))
+    return cut(picture, scale, shift).reshape(*batch, *shape)
+
+
+def _crop(box: ArrayLike, size: tuple[int, int]) -> tuple[Array, Array]:
+    """u' = scale * u + shift between pixel centres, each (..., 2): the edge of a picture lies at -1/2."""
+    b = jnp.asarray(box, float)
+    if b.shape[-1:] != (4,):
+        raise ValueError(f"box: expected (..., 4), left, top, width and height, got {b.shape}")
+    height, width = size
+    scale = jnp.array([width, height], float) / b[..., 2:]
+    return scale, scale * (0.5 - b[..., :2]) - 0.5
 
 
 def weak_from_camera(camera: Camera, depth: ArrayLike) -> WeakCamera:

@@ -103,6 +103,26 @@ def so3_log(rotation: ArrayLike) -> Float[Array, "*b 3"]:
     return scale * v
 
 
+def geodesic_distance(R_a: ArrayLike, R_b: ArrayLike) -> Float[Array, "*b"]:
+    """Angle of the rotation between two rotations (Huynh, JMIV 2009, the sixth).
+
+    From sine and cosine both: exact to rounding from 0 to pi, which the arc cosine of a trace is at neither end.
+
+    Args:
+        R_a: (..., 3, 3).
+        R_b: (..., 3, 3), leading axes broadcast.
+
+    Returns:
+        (...,) radians, from 0 to pi; the gradient at 0 and at pi, where there is none, is zero.
+    """
+    R = jnp.einsum("...ki,...kj->...ij", jnp.asarray(R_a), jnp.asarray(R_b), precision=lax.Precision.HIGHEST)
+    axis = jnp.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], -1)
+    squared = jnp.sum(axis * axis, -1)
+    turned = squared > 0
+    sine = jnp.where(turned, jnp.sqrt(jnp.where(turned, squared, 1)), 0)
+    return jnp.arctan2(sine, jnp.trace(R, axis1=-2, axis2=-1) - 1)
+
+
 def slerp(R_a: ArrayLike, R_b: ArrayLike, share: ArrayLike) -> Float[Array, "*b 3 3"]:
     """Part of the shortest turn from one rotation to another (Shoemake 1985): R_a exp(share log(R_a^T R_b)).
 
@@ -185,27 +205,3 @@ def rotation_to_6d(rotation: ArrayLike) -> Float[Array, "*b 6"]:
     """
     r = jnp.asarray(rotation)
     return jnp.concatenate([r[..., :, 0], r[..., :, 1]], -1)
-
-
-def transform(T_to_from: ArrayLike, points: ArrayLike) -> Float[Array, "*b n 3"]:
-    """Points in another frame: x_to = R x_from + t.
-
-    Args:
-        T_to_from: rigid transforms (..., 4, 4).
-        points: (..., N, 3) in the frame `from`.
-
-    Returns:
-        (..., N, 3) in the frame `to`.
-    """
-    T, x = jnp.asarray(T_to_from), jnp.asarray(points)
-    turned = jnp.einsum("...ij,...nj->...ni", T[..., :3, :3], x, precision=lax.Precision.HIGHEST)
-    return turned + jnp.broadcast_to(T[..., None, :3, 3], turned.shape)
-
-
-def rigid(rotation: ArrayLike, translation: ArrayLike) -> Float[Array, "*b 4 4"]:
-    """Rigid transforms (..., 4, 4) from rotations (..., 3, 3) and translations (..., 3) in metres."""
-    R, t = jnp.asarray(rotation), jnp.asarray(translation)
-    batch = jnp.broadcast_shapes(R.shape[:-2], t.shape[:-1])
-    R, t = jnp.broadcast_to(R, (*batch, 3, 3)), jnp.broadcast_to(t, (*batch, 3))
-    last = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], R.dtype), (*batch, 1, 4))
-    return jnp.concatenate([jnp.concatenate([R, t[..., None]], -1), last], -2)

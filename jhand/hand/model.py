@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jhand.geometry.rotations import rigid, so3_exp, so3_log
+from jhand.geometry.rotations import so3_exp, so3_log
+from jhand.geometry.se3 import rigid
 from jhand.hand.axes import joint_axes
 
 NUM_JOINTS = 16

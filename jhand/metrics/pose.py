@@ -6,9 +6,9 @@ gradient of zero, so that `jnp.nanmean` can be used on it.
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
+from jhand.geometry.rotations import geodesic_distance
 from jhand.metrics import _points
 
 _HINT = "; convert_keypoints brings both to one order"
@@ -164,8 +164,6 @@ def pck_auc(
 def angular_error(pred: ArrayLike, target: ArrayLike) -> Float[Array, "*b"]:
     """Angle of the rotation between two rotations, their geodesic distance (Huynh, JMIV 2009, the sixth).
 
-    From sine and cosine both: exact to rounding from 0 to pi, which the arc cosine of a trace is at neither end.
-
     Args:
         pred: rotation matrices (..., 3, 3).
         target: rotation matrices (..., 3, 3), leading axes broadcast.
@@ -180,9 +178,7 @@ def angular_error(pred: ArrayLike, target: ArrayLike) -> Float[Array, "*b"]:
     if a.shape[-2:] != (3, 3) or b.shape[-2:] != (3, 3):
         hint = "so3_exp makes them from axis-angle vectors"
         raise ValueError(f"expected rotation matrices (..., 3, 3), got {a.shape} and {b.shape}; {hint}")
-    R = jnp.einsum("...ki,...kj->...ij", a, b, precision=lax.Precision.HIGHEST)
-    sine_axis = jnp.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], -1)
-    return jnp.arctan2(_points.length(sine_axis), jnp.trace(R, axis1=-2, axis2=-1) - 1)
+    return geodesic_distance(a, b)
 
 
 def _about_root(

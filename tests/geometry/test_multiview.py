@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jhand.geometry import Camera, distort, make_camera, project, triangulate, undistort, unproject
+from jhand.geometry import Camera, distort, make_camera, project, triangulate, triangulate_robust, undistort, unproject
 from tests.geometry.rigs import ring_of_cameras
 
 LENS = np.array([0.12, -0.05, 0.002, -0.001, 0.01, 0.02, 0.0, 0.0], np.float32)
@@ -95,3 +95,31 @@ def test_what_cannot_be_triangulated_is_said(case):
 def test_wrong_shapes_are_answered():
     with pytest.raises(ValueError, match=r"\(\.\.\., V, N, 2\)"):
         triangulate(ring_of_cameras(2), np.zeros((21, 2)))
+
+
+def test_views_that_are_wrong_are_left_out():
+    cameras = ring_of_cameras(5, distortion=LENS)
+    rng = np.random.default_rng(6)
+    points = rng.normal(0, 0.1, (30, 3)).astype(np.float32)
+    uv = np.array(project(cameras, jnp.asarray(points)[None])) + rng.normal(0, 0.5, (5, 30, 2)).astype(np.float32)
+    w = np.ones(uv.shape[:-1], np.float32)
+    wrong = rng.integers(0, 5, 30)
+    uv[wrong, np.arange(30)] += rng.choice([-1, 1], (30, 2)) * rng.uniform(60, 200, (30, 2))
+    w[0, :5], uv[0, :5] = 0, np.nan
+    found, kept = triangulate_robust(cameras, uv, w, threshold=5.0)
+    expected = (np.arange(5)[:, None] != wrong) & (w > 0)
+    np.testing.assert_array_equal(kept, expected)
+    assert found.valid.all()
+    assert np.linalg.norm(found.points - points, axis=-1).max() < 2e-3
+    plain = triangulate(cameras, uv, w)
+    assert np.linalg.norm(plain.points - points, axis=-1).mean() > 5e-3
+    np.testing.assert_allclose(found.points, triangulate(cameras, uv, w * kept).points, atol=1e-6)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_robust_with_nothing_to_compare(views):
+    cameras = ring_of_cameras(views)
+    uv = project(cameras, jnp.array([[[0.02, 0.01, 0.0], [0.0, 0.05, 0.01]]]))
+    found, kept = triangulate_robust(cameras, uv, jnp.ones(uv.shape[:-1]).at[0, 1].set(0))
+    np.testing.assert_array_equal(found.valid, [views == 2, False])
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(found)) and kept.shape == (views, 2)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from jhand.geometry.rotations import (
+from jhand.geometry import (
     rigid,
     rotation_from_6d,
     rotation_from_quaternion,

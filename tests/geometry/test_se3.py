@@ -6,9 +6,11 @@ from scipy.linalg import expm
 from scipy.spatial.transform import Rotation, Slerp
 
 from jhand.geometry import (
+    geodesic_distance,
     interpolate_transforms,
     invert_transform,
     mean_rotation,
+    mean_transform,
     se3_exp,
     se3_log,
     slerp,
@@ -71,3 +73,16 @@ def test_mean_of_rotations_is_scipys():
     centre = so3_exp(jnp.array([0.3, -1.0, 0.2]))
     around = so3_exp(jnp.array([[0.1, 0, 0], [-0.1, 0, 0], [0, 0.2, 0], [0, -0.2, 0]]))
     np.testing.assert_allclose(mean_rotation(centre @ around), centre, atol=2e-6)
+
+
+def test_mean_and_distance_of_poses():
+    T = se3_exp(_twists(5, 0.4, seed=5))
+    w = np.array([1.0, 2, 0, 1, 1])
+    mean = mean_transform(T, w)
+    np.testing.assert_allclose(mean[:3, :3], mean_rotation(T[:, :3, :3], w), atol=1e-6)
+    np.testing.assert_allclose(mean[:3, 3], np.average(T[:, :3, 3], axis=0, weights=w), atol=1e-6)
+    moved = se3_exp(_twists(1, 1.0, seed=6))[0]
+    np.testing.assert_allclose(mean_transform(moved @ T, w), moved @ mean, atol=2e-6)  # no matter which world
+    half = slerp(T[0, :3, :3], T[1, :3, :3], 0.5)
+    whole = geodesic_distance(T[0, :3, :3], T[1, :3, :3])
+    np.testing.assert_allclose(geodesic_distance(T[0, :3, :3], half), whole / 2, rtol=1e-5)
