@@ -5,6 +5,7 @@ A hand is a pytree of arrays. `load_hand` gives one, `forward` poses it, `fit` f
 
 from jhand import metrics as metrics
 from jhand.compile_cache import enable_compile_cache as enable_compile_cache
+from jhand.fitting.between_models import transfer as transfer
 from jhand.fitting.calibrate import attach_markers as attach_markers
 from jhand.fitting.calibrate import fit_landmarks as fit_landmarks
 from jhand.fitting.lm import levenberg_marquardt as levenberg_marquardt
@@ -32,6 +33,8 @@ from jhand.hand.kinematics import shape_hand as shape_hand
 from jhand.hand.kinematics import skin as skin
 from jhand.hand.landmark_sets import LandmarkSet as LandmarkSet
 from jhand.hand.landmark_sets import landmarks as landmarks
+from jhand.hand.measures import hand_measures as hand_measures
+from jhand.hand.measures import shape_from_measures as shape_from_measures
 from jhand.hand.model import HandModel as HandModel
 from jhand.hand.model import HandParams as HandParams
 from jhand.hand.model import T_world_wrist as T_world_wrist

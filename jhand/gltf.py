@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jhand.geometry.mesh import vertex_normals
 from jhand.geometry.rotations import rotation_to_quaternion, so3_exp
 from jhand.hand.kinematics import forward, shape_hand
 from jhand.hand.model import PARENTS, HandModel, HandParams, check_params
 from jhand.hand.skeleton import keypoint_names
 from jhand.results import in_blocks, upright
-from jhand.viz import vertex_normals
 
 _MATERIAL = {
     "name": "skin",
@@ -188,7 +188,7 @@ def _primitive(
     buffer: _Buffer, hand: HandModel, vertices: np.ndarray, order: np.ndarray, weights: np.ndarray
 ) -> dict[str, Any]:
     faces = np.asarray(hand.faces)
-    normals = vertex_normals(vertices, faces).astype(np.float32)
+    normals = np.asarray(vertex_normals(vertices, faces))
     attributes = {
         "POSITION": buffer.add(vertices, "VEC3", _FLOAT, _VERTEX_BUFFER),
         "NORMAL": buffer.add(normals, "VEC3", _FLOAT, _VERTEX_BUFFER),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jhand.geometry.mesh import vertex_normals
 from jhand.hand.model import HandModel
 from jhand.hand.skeleton import bones
 from jhand.results import Result, upright, vertices_of
@@ -50,7 +51,7 @@ def shade(
     height, width = (supersample * s for s in size)
     v, faces = np.asarray(vertices, float), np.asarray(faces)
     uv = (v[:, :2] - centre) * scale * supersample + np.array([width - 1, height - 1]) / 2
-    normals = vertex_normals(v, faces)
+    normals = np.asarray(vertex_normals(v, faces))
 
     # every pixel of every triangle's box, all triangles at once
     corners = uv[faces]
@@ -87,16 +88,6 @@ def shade(
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3) of a mesh (V, 3) with triangles (F, 3): means of the faces around by area."""
-    corners = vertices[faces]
-    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros(vertices.shape)
-    for k in range(3):
-        np.add.at(normals, faces[:, k], face_normals)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
 
 
 def _view(result: Result) -> np.ndarray:

@@ -68,6 +68,7 @@ def study_of(hand: HandModel, num_frames: int = 7, *, name: str = "clip", dims: 
         rms=jnp.asarray(errors.mean(-1), jnp.float32),
         cost=jnp.zeros(num_frames),
         converged=jnp.ones(num_frames, bool),
+        doubt=jnp.zeros(num_frames, int),
         covariance=jnp.zeros((num_frames, 51 + hand.num_betas, 51 + hand.num_betas)),
         camera=camera,
         runner_up=None,

@@ -4,8 +4,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from jhand.geometry import vertex_normals
 from jhand.results import vertices_of
-from jhand.viz import plot_errors, plot_fit, plot_overview, shade, vertex_normals
+from jhand.viz import plot_errors, plot_fit, plot_overview, shade
 from tests.fitted import fitted
 
 RED, BLUE = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])

@@ -58,6 +58,9 @@ def _next(Q: Array) -> Array:
     return jnp.concatenate([Q[1:], jnp.zeros_like(Q[:1])])
 
 
+_RIDGE = 1e-6  # of a diagonal of ones
+
+
 def _one_block(A: Array, B: Array, C: Array) -> Array:
     """The whole matrix of a single frame."""
     return jnp.concatenate([jnp.concatenate([A, B], -1), jnp.concatenate([B.T, C], -1)], -2)
@@ -112,7 +115,9 @@ def marginal_covariance(A: Array, Q: Array, B: Array, C: Array) -> Float[Array, 
     """
     if A.shape[0] == 1:
         s, H = _unit_diagonal(_one_block(A[0], B[0], C))
-        return (s[:, None] * cho_solve(cho_factor(H), jnp.eye(s.shape[0])) * s)[None]
+        # what nothing observes may leave H singular to rounding: its deviations then come out large, and finite
+        identity = jnp.eye(s.shape[0])
+        return (s[:, None] * cho_solve(cho_factor(H + _RIDGE * identity), identity) * s)[None]
     s, A, Q, B = _scale(A, Q, B)
     inverse = _eliminate(A, Q)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from jhand.fitting.measurements import Measurements
@@ -45,21 +44,3 @@ def for_each_hand(function: Callable[..., Any], seen: Measurements, *arrays: Any
 def size_class(num: int) -> int:
     """The next power of two: batches and sequences of nearly the same size share one compiled solve."""
     return 1 << max(num - 1, 0).bit_length()
-
-
-def repeat_last(tree: Any, num_hands: int, num_frames: int) -> Any:
-    """Arrays (N, T, ...) lengthened by repeating their last hand and frame."""
-
-    def longer(a: Array) -> Array:
-        a = a[jnp.minimum(jnp.arange(num_hands), a.shape[0] - 1)]
-        return a[:, jnp.minimum(jnp.arange(num_frames), a.shape[1] - 1)]
-
-    return jax.tree.map(longer, tree)
-
-
-def pad(seen: Measurements, num_hands: int, num_frames: int) -> Measurements:
-    """Hands, and unrelated frames, without evidence appended."""
-    num, given = seen.given.shape
-    fill = lambda a: jnp.pad(a, ((0, num_hands - num), (0, num_frames - given)))  # noqa: E731
-    longer = map_arrays(lambda a: repeat_last(a, num_hands, num_frames), seen, fill(seen.linked))
-    return replace(longer, given=fill(seen.given))

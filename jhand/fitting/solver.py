@@ -13,13 +13,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jhand.fitting.banded import marginal_covariance, solve_bordered
-from jhand.fitting.batches import for_each_hand, map_arrays, pad, repeat_last, size_class
-from jhand.fitting.evidence import Evidence, check_evidence, gather, has_evidence, points_in_space
+from jhand.fitting.batches import for_each_hand, map_arrays
+from jhand.fitting.evidence import (
+    MIN_POINTS,
+    Evidence,
+    InSpace,
+    InViews,
+    Layout,
+    gather,
+    has_evidence,
+    measurements,
+    points_in_space,
+)
 from jhand.fitting.lm import damped_iterations, zeros_of
 from jhand.fitting.measurements import (
+    ORIENT,
+    TRANSL,
     FitSettings,
     Measurements,
     NormalEquations,
@@ -43,12 +55,27 @@ from jhand.fitting.terms import (
 )
 from jhand.geometry.camera import Camera, WeakCamera
 from jhand.geometry.rotations import so3_exp
+from jhand.geometry.se3 import transform
 from jhand.hand.kinematics import keypoints
 from jhand.hand.landmark_sets import LandmarkSet, keypoint_landmarks
 from jhand.hand.model import HandModel, HandParams
 
 _ANNEAL_RATE = 0.3
+_ALONE = 15  # iterations in which frames by themselves are told apart
 _ANOTHER = 0.005  # metres: explanations nearer than this are one
+_WRIST_UNKNOWNS = np.r_[ORIENT, TRANSL]
+_FAR_OFF = 10.0  # sigmas, root mean square
+_ANYWHERE = 1.0  # metres or radians of standard deviation: that far a hand is not known at all
+
+DOUBTS = (
+    "none",
+    "nothing was measured: this is a hand of the prior, anywhere",
+    "the measurements leave open where the hand is or how it is turned: too few points, or points on one line",
+    "the hand lies behind a camera that is said to see it: check that camera's pose",
+    "no hand comes near the measurements: check their unit, order, side and camera, or the sigma that is stated",
+    "the iterations ended before the fit settled: allow more of them, or start nearer",
+)
+"""What each number in `Fit.doubt` says."""
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +96,8 @@ class Fit:
     cost: Float[Array, "*b"]
     """What was minimised: the sum of squared residuals in sigmas, priors included; of a sequence in every frame."""
     converged: Bool[Array, "*b"]
+    doubt: Int[Array, "*b"]
+    """0, or why not to trust this hand: `jhand.fitting.DOUBTS` says what each number means."""
     covariance: Float[Array, "*b d d"]
     """Of wrist rotation (3, left perturbation), hand_pose (45), transl (3), betas and, where they were refined, cameras
     (7 each); what nothing observes shows the prior's."""
@@ -175,32 +204,54 @@ def _solve_alone(
     return _solve(hand, start, again, settings, 1.0, shape_is_free, iterations)
 
 
-def _starts(hand: HandModel, landmark_set: LandmarkSet, evidence: Evidence, betas: Array) -> HandParams:
-    """Where to begin with frames by themselves (N, ...): parameters (N, S, ...)."""
-    points = points_in_space(evidence)
-    if points is not None:
-        return start_3d(hand, landmark_set, points.points, points.weights, betas)
-    assert evidence.views is not None  # something was measured
-    view = jax.tree.map(lambda a: a[:, 0], evidence.views)
-    return starts_2d(hand, landmark_set, view.pixels, view.weights, view.camera, betas)
+def _starts(
+    hand: HandModel, landmark_set: LandmarkSet, points: InSpace | None, views: InViews | None, betas: Array
+) -> HandParams:
+    """Where to begin with frames by themselves (N, ...): parameters (N, S, ...).
+
+    Args:
+        hand: the model.
+        landmark_set: what the points are.
+        points: measured in space, or where views meet.
+        views: what was seen; where views do not meet, the one that sees the most says more than nothing.
+        betas: (N, B).
+    """
+    starts = (
+        None
+        if points is None
+        else start_3d(hand, landmark_set, jnp.asarray(points.points), jnp.asarray(points.weights), betas)
+    )
+    if views is None:
+        assert starts is not None  # something was measured
+        return starts
+    best = jnp.argmax(jnp.sum(views.weights > 0, -1), 1)
+    view = jax.tree.map(lambda a: jnp.asarray(a)[jnp.arange(best.shape[0]), best], views)
+    alone = starts_2d(hand, landmark_set, view.pixels, view.weights, view.camera, betas)
+    if points is None or starts is None:
+        return alone
+    meet = jnp.sum(points.weights > 0, -1) >= MIN_POINTS
+    choose = lambda a, b: jnp.where(meet.reshape(-1, *(1,) * (a.ndim - 1)), a, b[:, :1])  # noqa: E731
+    return jax.tree.map(choose, starts, alone)
 
 
 @partial(jax.jit, static_argnames="num_cameras")
 def _fit_alone(
     hand: HandModel,
     starts: HandParams | None,
-    landmark_set: LandmarkSet,
+    landmark_set: LandmarkSet | None,
     evidence: Evidence,
-    seen: Measurements,
     settings: FitSettings,
-    betas: Array,
-    shape_is_free: Array | float,
-    iterations: Array | int,
+    betas: Any,
+    shape_is_free: Any,
+    iterations: Any,
     num_cameras: int,
 ) -> Fit:
     """The best of all starts for each of N hands, as (N, 1)."""
+    landmark_set = keypoint_landmarks(hand) if landmark_set is None else landmark_set
+    seen = measurements(landmark_set, evidence, settings)
     if starts is None:
-        starts = _starts(hand, landmark_set, jax.tree.map(lambda a: a[:, 0], evidence), betas)
+        points, views = jax.tree.map(lambda a: a[:, 0], (points_in_space(evidence), evidence.views))
+        starts = _starts(hand, landmark_set, points, None if evidence.space is not None else views, jnp.asarray(betas))
     num, num_starts = starts.transl.shape[:2]
     solved = _solve_alone(hand, starts, num_cameras, seen, settings, shape_is_free, iterations)
     final = solved.cost.reshape(num, num_starts)
@@ -212,7 +263,7 @@ def _fit_alone(
     second = jnp.where(jnp.isfinite(others).any(1), jnp.argmin(others, axis=1), best)
     pick = lambda tree, which: jax.tree.map(lambda a: a[row * num_starts + which], tree)  # noqa: E731
     runner_up = pick(solved.state.params, second)
-    fit = _describe(hand, pick(solved, best), landmark_set, evidence)
+    fit = _describe(hand, pick(solved, best), landmark_set, evidence, seen, settings)
     return replace(
         fit,
         runner_up=replace(runner_up, betas=runner_up.betas[:, None]),
@@ -223,22 +274,25 @@ def _fit_alone(
 @partial(jax.jit, static_argnames="num_cameras")
 def _start_sequence(
     hand: HandModel,
-    landmark_set: LandmarkSet,
+    landmark_set: LandmarkSet | None,
     evidence: Evidence,
-    seen: Measurements,
     settings: FitSettings,
-    betas: Array,
-    shape_is_free: Array | float,
-    iterations: Array | int,
+    betas: Any,
+    shape_is_free: Any,
+    iterations: Any,
     num_cameras: int,
 ) -> HandParams:
     """Where to begin with N sequences: frames by themselves, and of each frame's explanations the one on the cheapest
     path.
     """
+    landmark_set = keypoint_landmarks(hand) if landmark_set is None else landmark_set
+    seen = measurements(landmark_set, evidence, settings)
     num, num_frames = seen.given.shape
-    shown = has_evidence(evidence) & (seen.given > 0)
+    points = points_in_space(evidence)
+    shown = has_evidence(evidence, points) & (seen.given > 0)
     flat = lambda a: a.reshape(num * num_frames, *a.shape[2:])  # noqa: E731
-    candidates = _starts(hand, landmark_set, jax.tree.map(flat, evidence), jnp.repeat(betas, num_frames, axis=0))
+    points, views = jax.tree.map(flat, (points, evidence.views if evidence.space is None else None))
+    candidates = _starts(hand, landmark_set, points, views, jnp.repeat(betas, num_frames, axis=0))
     final = jnp.zeros(candidates.transl.shape[:-1])
     if final.shape[1] > 1:  # ambiguous: what each explanation is worth is known when it is fitted
         alone = map_arrays(lambda a: flat(a)[:, None], seen, jnp.zeros((num * num_frames, 0)))
@@ -259,34 +313,44 @@ def _start_sequence(
     )
     params = jax.vmap(_cheapest_path)(candidates, final.reshape(shape), shown)
     counted = shown[..., None].astype(jnp.float32)
-    mean_shape = jnp.sum(counted * params.betas, 1) / jnp.sum(counted, 1)
+    mean_shape = jnp.sum(counted * params.betas, 1) / jnp.maximum(jnp.sum(counted, 1), 1)
     return replace(params, betas=jnp.where(shape_is_free > 0, mean_shape, betas))
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="num_cameras")
 def _fit_together(
     hand: HandModel,
-    start: State,
+    params: HandParams,
+    landmark_set: LandmarkSet | None,
+    evidence: Evidence,
+    settings: FitSettings,
+    dt: Any,
+    shape_is_free: Any,
+    iterations: Any,
+    num_cameras: int,
+) -> Fit:
+    """N sequences of T frames, each solved at once."""
+    landmark_set = keypoint_landmarks(hand) if landmark_set is None else landmark_set
+    seen = measurements(landmark_set, evidence, settings)
+    start = State(params, jnp.zeros((params.betas.shape[0], num_cameras, CAMERA_UNKNOWNS)))
+    solved = _solve(hand, start, seen, settings, dt, shape_is_free, iterations)
+    return _describe(hand, solved, landmark_set, evidence, seen, settings)
+
+
+def _describe(
+    hand: HandModel,
+    solved: _Solved,
     landmark_set: LandmarkSet,
     evidence: Evidence,
     seen: Measurements,
     settings: FitSettings,
-    dt: Array | float,
-    shape_is_free: Array | float,
-    iterations: Array | int,
 ) -> Fit:
-    """N sequences of T frames, each solved at once."""
-    solved = _solve(hand, start, seen, settings, dt, shape_is_free, iterations)
-    return _describe(hand, solved, landmark_set, evidence)
-
-
-def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evidence: Evidence) -> Fit:
     """What users see of a solution (N, T) with betas (N, B)."""
     params, cameras = solved.state.params, solved.state.cameras
     points = jax.vmap(lambda p: predict_3d(hand, p, landmark_set))(params)
     batch = params.transl.shape[:-1]
     errors = weights = jnp.zeros((*batch, len(landmark_set.names)))
-    camera, views = None, evidence.views
+    camera, views = None, jax.tree.map(jnp.asarray, evidence.views)
     if views is not None:
         uv = jax.vmap(_images)(views.camera, points, params.transl, cameras)
         errors, weights, camera = jnp.linalg.norm(uv - views.pixels, axis=-1), views.weights, views.camera
@@ -306,6 +370,18 @@ def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evide
 
     eq = solved.equations
     covariance = jax.vmap(marginal_covariance)(eq.A, eq.Q, eq.B, eq.C)
+    converged = jnp.broadcast_to(solved.converged[:, None], batch)
+    deviation = jnp.sqrt(jnp.diagonal(covariance, axis1=-2, axis2=-1)[..., _WRIST_UNKNOWNS])
+    doubt = jnp.select(
+        [
+            ~_anything(seen)[:, None],
+            jnp.max(deviation, -1) > _ANYWHERE,
+            _is_behind(views, points, params.transl, cameras),
+            rms > _FAR_OFF * (settings.sigma_2d if evidence.space is None else settings.sigma_3d),
+            ~converged,
+        ],
+        list(range(1, len(DOUBTS))),
+    )
     params = replace(params, betas=jnp.broadcast_to(params.betas[:, None], (*batch, hand.num_betas)))
     return Fit(
         params=params,
@@ -314,12 +390,28 @@ def _describe(hand: HandModel, solved: _Solved, landmark_set: LandmarkSet, evide
         errors=errors,
         rms=rms,
         cost=jnp.broadcast_to(solved.cost[:, None], batch),
-        converged=jnp.broadcast_to(solved.converged[:, None], batch),
+        converged=converged,
+        doubt=doubt,
         covariance=covariance,
         camera=camera,
         runner_up=None,
         runner_up_cost=None,
     )
+
+
+def _anything(seen: Measurements) -> Array:
+    """Whether anything was measured of each sequence (N,); what is matched with the hand may be."""
+    counts = [jnp.sum(t.weights > 0, (1, 2)) if t.correspond is None else jnp.ones(len(t.weights)) for t in seen.terms]
+    return sum(counts[1:], counts[0]) > 0
+
+
+def _is_behind(views: InViews | None, points: Array, transl: Array, cameras: Array) -> Array:
+    """Whether a landmark (N, T, K, 3) that was seen lies behind its camera: (N, T)."""
+    if views is None or not isinstance(views.camera, Camera):
+        return jnp.zeros(transl.shape[:-1], bool)
+    camera = adjust_camera(views.camera, cameras[:, None]) if cameras.shape[1] else views.camera
+    depth = transform(camera.T_cam_world, points[:, :, None])[..., 2]  # (N, T, V, K)
+    return jnp.any((depth <= 0) & (views.weights > 0), (-1, -2))
 
 
 def _images(camera: Any, points: Array, transl: Array, cameras: Array) -> Array:
@@ -382,36 +474,51 @@ def fit(
         ValueError: points of another shape than the landmarks, or not finite under a positive weight.
     """
     hand = _of_either_side(hand)
-    landmark_set, evidence, seen, batch = gather(
-        hand, 0, keypoints3d, keypoints2d, camera, views, weights, weights2d, landmarks, terms, settings
-    )
-    num = seen.given.shape[0]
-    shape_is_free = jnp.asarray(betas is None, jnp.float32)
-    known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
-    known = jnp.broadcast_to(known, (*batch, hand.num_betas)).reshape(num, hand.num_betas)
-
+    num_landmarks = 21 if landmarks is None else len(landmarks.names)
+    evidence, layout = gather(0, keypoints3d, keypoints2d, camera, views, weights, weights2d, num_landmarks, terms)
     if start is not None:
-        start = jax.tree.map(lambda a, z: jnp.broadcast_to(a, z.shape), start, HandParams.zeros(batch, hand.num_betas))
-        start = jax.tree.map(lambda a: a.reshape(num, 1, *a.shape[len(batch) :]), start)
-        start = start if betas is None else replace(start, betas=known[:, None])
-        start = repeat_last(start, size_class(num), 1)
-    elif evidence.space is None and evidence.views is None:
-        raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
-    size = size_class(num)
-    evidence, seen = repeat_last(evidence, size, 1), pad(seen, size, 1)
+        start = _laid_out(hand, start, layout)
+        start = start if betas is None else replace(start, betas=jnp.asarray(_known(hand, betas, layout))[:, None])
+    else:
+        _check_start(evidence)
     found = _fit_alone(
         hand,
         start,
-        landmark_set,
+        landmarks,
         evidence,
-        seen,
         settings,
-        repeat_last(known[:, None], size, 1)[:, 0],
-        shape_is_free,
+        _known(hand, betas, layout),
+        np.float32(betas is None),
         iterations,
         num_cameras=_num_cameras(evidence, refine_cameras),
     )
-    return jax.tree.map(lambda a: a[:num].reshape(*batch, *a.shape[2:]), found)
+    return _unpad(found, layout.num, 1, layout.batch)
+
+
+@partial(jax.jit, static_argnames=("num", "frames", "batch"))
+def _unpad(fit: Fit, num: int, frames: int, batch: tuple[int, ...]) -> Fit:
+    """(N, T, ...) as it came."""
+    return jax.tree.map(lambda a: a[:num, :frames].reshape(*batch, *a.shape[2:]), fit)
+
+
+def _known(hand: HandModel, betas: ArrayLike | None, layout: Layout, num_time_axes: int = 0) -> Any:
+    """Shapes (N, B) that are kept, or to begin from."""
+    if betas is None:
+        return np.zeros((layout.size[0], hand.num_betas), np.float32)
+    batch = layout.batch[: len(layout.batch) - num_time_axes]
+    b = jnp.broadcast_to(jnp.asarray(betas, float), (*batch, hand.num_betas)).reshape(layout.num, hand.num_betas)
+    return b.take(np.minimum(np.arange(layout.size[0]), layout.num - 1), axis=0)
+
+
+def _laid_out(hand: HandModel, start: HandParams, layout: Layout) -> HandParams:
+    """A start that broadcasts to the measurements, as (N, T)."""
+    zeros = HandParams.zeros(layout.batch, hand.num_betas)
+    return jax.tree.map(lambda a, z: layout.lay_out(jnp.broadcast_to(a, z.shape)), start, zeros)
+
+
+def _check_start(evidence: Evidence) -> None:
+    if evidence.space is None and evidence.views is None:
+        raise ValueError("terms alone do not say where the hand is: give a start, or keypoints")
 
 
 def _num_cameras(evidence: Evidence, refine: bool) -> int:
@@ -467,45 +574,36 @@ def fit_sequence(
         The fit, with leading axes (..., T); the shape is repeated over time.
 
     Raises:
-        ValueError: points of another shape than the landmarks, or not finite under a positive weight, or a sequence
-            without any.
+        ValueError: points of another shape than the landmarks, or not finite under a positive weight.
     """
     hand = _of_either_side(hand)
-    landmark_set, evidence, seen, batch = gather(
-        hand, 1, keypoints3d, keypoints2d, camera, views, weights, weights2d, landmarks, terms, settings
-    )
-    num, num_frames = seen.given.shape
+    num_landmarks = 21 if landmarks is None else len(landmarks.names)
+    evidence, layout = gather(1, keypoints3d, keypoints2d, camera, views, weights, weights2d, num_landmarks, terms)
     if not fps > 0:
         raise ValueError(f"fps: expected a positive number, got {fps}")
     num_cameras = _num_cameras(evidence, refine_cameras)
-    shape_is_free = jnp.asarray(betas is None, jnp.float32)
-    known = jnp.zeros(hand.num_betas) if betas is None else jnp.asarray(betas)
-    known = jnp.broadcast_to(known, (*batch[:-1], hand.num_betas)).reshape(num, hand.num_betas)
-    size = size_class(num), size_class(num_frames)
-    evidence, seen = repeat_last(evidence, *size), pad(seen, *size)
-    known = repeat_last(known[:, None], size[0], 1)[:, 0]
-
+    shape_is_free = np.float32(betas is None)
+    known = _known(hand, betas, layout, 1)
     if start is None:
-        check_evidence(evidence)
+        _check_start(evidence)
         params = _start_sequence(
             hand,
-            landmark_set,
+            landmarks,
             evidence,
-            seen,
             settings,
             known,
             shape_is_free,
-            jnp.minimum(iterations, 15),
+            min(iterations, _ALONE) if isinstance(iterations, int) else jnp.minimum(iterations, _ALONE),
             num_cameras=num_cameras,
         )
     else:
-        start = jax.tree.map(lambda a, z: jnp.broadcast_to(a, z.shape), start, HandParams.zeros(batch, hand.num_betas))
-        params = jax.tree.map(lambda a: a.reshape(num, num_frames, *a.shape[len(batch) :]), start)
-        params = repeat_last(params, *size)
-        params = replace(params, betas=params.betas[:, :num_frames].mean(1) if betas is None else known)
-    state = State(params, jnp.zeros((size[0], num_cameras, CAMERA_UNKNOWNS)))
-    found = _fit_together(hand, state, landmark_set, evidence, seen, settings, 1.0 / fps, shape_is_free, iterations)
-    return jax.tree.map(lambda a: a[:num, :num_frames].reshape(*batch, *a.shape[2:]), found)
+        params = _laid_out(hand, start, layout)
+        mean_shape = params.betas[:, : layout.frames].mean(1)
+        params = replace(params, betas=mean_shape if betas is None else jnp.asarray(known))
+    found = _fit_together(
+        hand, params, landmarks, evidence, settings, 1.0 / fps, shape_is_free, iterations, num_cameras=num_cameras
+    )
+    return _unpad(found, layout.num, layout.frames, layout.batch)
 
 
 def _cheapest_path(candidates: HandParams, final: Array, has_evidence: Array) -> HandParams:

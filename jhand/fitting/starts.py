@@ -18,6 +18,8 @@ from jhand.hand.skeleton import keypoint_names
 HIGHEST = lax.Precision.HIGHEST
 _NUM_VIEWS = 64
 _NUM_STARTS_2D = 4
+_FARTHEST = 1e-4  # 1 / metres: nothing is fitted beyond ten kilometres
+_AT_HAND = 0.5  # metres
 _FINGER_POINTS = np.arange(1, 21).reshape(5, 4)  # thumb to little, base to tip, in openpose21
 _FINGER_JOINTS = np.array([[12, 13, 14], [0, 1, 2], [3, 4, 5], [9, 10, 11], [6, 7, 8]])  # the same of `hand_pose`
 
@@ -150,7 +152,7 @@ def starts_2d(
     R = jnp.matmul(so3_exp(angle[..., None] * axis), views, precision=HIGHEST)
     R = R.reshape(num, -1, 3, 3)
     shift = (b_mean[:, None, None] - c * a_mean).reshape(num, -1)
-    scale = jnp.maximum(jnp.abs(c).reshape(num, -1), 1e-9)
+    scale = jnp.abs(c).reshape(num, -1)
     pose_id = jnp.broadcast_to(jnp.arange(num_poses)[:, None], (num_poses, _NUM_VIEWS)).reshape(-1)
 
     rows = jnp.arange(num)
@@ -166,7 +168,7 @@ def starts_2d(
         jnp.take_along_axis(x, pick.reshape(num, -1, *(1,) * (x.ndim - 2)), 1) for x in (R, shift, scale)
     )
     # scale is 1 / depth in normalised coordinates; the rest hand's origin lands at shift
-    z = 1 / scale
+    z = jnp.where(scale > _FARTHEST, 1 / scale, _AT_HAND)  # points in one place show no distance
     t = jnp.stack([shift.real * z, shift.imag * z, z], -1)
     R, t = _to_world(R, t, camera)
     root = jnp.broadcast_to(_roots(hand, betas)[:, None], t.shape)

@@ -18,10 +18,12 @@ from jhand.geometry.camera import translation_from_weak as translation_from_weak
 from jhand.geometry.camera import undistort as undistort
 from jhand.geometry.camera import unproject as unproject
 from jhand.geometry.camera import weak_from_camera as weak_from_camera
+from jhand.geometry.consensus import ransac as ransac
 from jhand.geometry.distance import closest_on_mesh as closest_on_mesh
 from jhand.geometry.distance import penetration as penetration
 from jhand.geometry.distance import signed_distance as signed_distance
 from jhand.geometry.distance import winding_number as winding_number
+from jhand.geometry.mesh import vertex_normals as vertex_normals
 from jhand.geometry.multiview import Triangulated as Triangulated
 from jhand.geometry.multiview import reprojection_error as reprojection_error
 from jhand.geometry.multiview import triangulate as triangulate
@@ -29,7 +31,6 @@ from jhand.geometry.multiview import triangulate_robust as triangulate_robust
 from jhand.geometry.pnp import CameraPose as CameraPose
 from jhand.geometry.pnp import solve_pnp as solve_pnp
 from jhand.geometry.pnp import solve_pnp_ransac as solve_pnp_ransac
-from jhand.geometry.ransac import ransac as ransac
 from jhand.geometry.rotations import geodesic_distance as geodesic_distance
 from jhand.geometry.rotations import rotation_from_6d as rotation_from_6d
 from jhand.geometry.rotations import rotation_from_quaternion as rotation_from_quaternion

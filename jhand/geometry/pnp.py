@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jhand.geometry.camera import Camera, normalised_points, project
-from jhand.geometry.ransac import ransac
+from jhand.geometry.consensus import ransac
 from jhand.geometry.rotations import skew, so3_exp
 from jhand.geometry.se3 import rigid, transform
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jhand.geometry.ransac import ransac
+from jhand.geometry.consensus import ransac
 
 HIGHEST = lax.Precision.HIGHEST
 

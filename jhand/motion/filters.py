@@ -41,7 +41,7 @@ def one_euro_step(
     seconds: ArrayLike,
     *,
     min_cutoff: ArrayLike = 1.0,
-    beta: ArrayLike = 10.0,
+    beta: ArrayLike = 30.0,
     derivative_cutoff: ArrayLike = 1.0,
 ) -> OneEuro:
     """One more frame through the one-euro filter (Casiez et al., CHI 2012): slow points are smoothed, fast ones follow.
@@ -72,7 +72,7 @@ def one_euro(
     fps: ArrayLike,
     *,
     min_cutoff: ArrayLike = 1.0,
-    beta: ArrayLike = 10.0,
+    beta: ArrayLike = 30.0,
     derivative_cutoff: ArrayLike = 1.0,
 ) -> Float[Array, "*b t k c"]:
     """The one-euro filter over recorded frames; see `one_euro_step`.
