@@ -1,17 +1,21 @@
-"""Pictures of fitted hands: a small z-buffer painter in plain numpy, and figures made with it.
+"""Pictures of fitted hands: skeletons and meshes drawn on pictures, figures, and a small painter in plain numpy.
 
-The painter is for reports and documentation; it is not differentiable.
+The painter is for reports and documentation; it is not differentiable. `jhand.render` is.
 """
 
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jhand.geometry.camera import Camera
 from jhand.geometry.mesh import vertex_normals
 from jhand.hand.model import HandModel
 from jhand.hand.skeleton import bones
+from jhand.render import Light, make_mesh, make_scene, render
 from jhand.results import Result, upright, vertices_of
 
 if TYPE_CHECKING:
@@ -88,6 +92,90 @@ def shade(
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+FINGER_COLOURS = ("#d1495b", "#edae49", "#3a9a5b", "#2f7ed8", "#8e5bb5")
+"""Thumb, index, middle, ring, little."""
+
+
+def draw_skeleton(
+    image: np.ndarray, keypoints: np.ndarray, visible: np.ndarray | None = None, *, width: float = 2.0
+) -> np.ndarray:
+    """A picture with a hand's bones and keypoints over it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        keypoints: (21, 2) pixels, openpose21 order; those that are not finite are left out.
+        visible: (21,) which are seen; bones to others are drawn thin. By default all.
+        width: of bones, pixels.
+
+    Returns:
+        (H, W, 3) uint8, a new picture.
+
+    Raises:
+        ValueError: a picture or keypoints of another shape.
+    """
+    from PIL import Image, ImageDraw
+
+    picture, uv = _uint8(image), np.asarray(keypoints, float)
+    if uv.shape != (21, 2):
+        raise ValueError(f"keypoints: expected shape (21, 2), got {uv.shape}")
+    seen = np.ones(21, bool) if visible is None else np.asarray(visible, bool)
+    fine = 4  # Pillow draws without antialiasing
+    canvas = Image.fromarray(picture).resize(
+        (picture.shape[1] * fine, picture.shape[0] * fine), Image.Resampling.NEAREST
+    )
+    draw = ImageDraw.Draw(canvas)
+    at = (uv + 0.5) * fine
+    drawable: np.ndarray = np.all(np.isfinite(uv), axis=1)
+    for start, end in bones("openpose21"):
+        if drawable[start] and drawable[end]:
+            thick = width if seen[start] and seen[end] else width / 3
+            colour = FINGER_COLOURS[(end - 1) // 4]
+            draw.line([*at[start], *at[end]], fill=colour, width=max(1, round(fine * thick)))
+    for k in np.flatnonzero(drawable & seen):
+        r = fine * 0.9 * width
+        colour = FINGER_COLOURS[max(k - 1, 0) // 4] if k else _INK
+        draw.ellipse([*(at[k] - r), *(at[k] + r)], fill=colour, outline="white", width=fine // 2)
+    return np.asarray(canvas.resize(picture.shape[1::-1], Image.Resampling.BOX))
+
+
+def draw_mesh(
+    image: np.ndarray, vertices: np.ndarray, faces: np.ndarray, camera: Camera, *, opacity: float = 0.85
+) -> np.ndarray:
+    """A picture with a mesh over it, as its camera sees it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        vertices: (V, 3) metres, world frame.
+        faces: (F, 3).
+        camera: of the picture.
+        opacity: of the mesh, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8, a new picture.
+
+    Raises:
+        ValueError: a picture of another shape.
+    """
+    picture = _uint8(image)
+    size = (picture.shape[0], picture.shape[1])
+    away = np.asarray(camera.T_cam_world[:3, :3]).T @ _LIGHT  # the light stays with the camera
+    light = Light(jnp.asarray(away / np.linalg.norm(away), float), jnp.full(3, 0.65))
+    seen = _render(make_scene(make_mesh(vertices, faces, _SKIN**2.2), [light], ambient=0.35), camera, size)
+    over = opacity * np.asarray(seen.alpha)[..., None]
+    painted = 255 * np.clip(np.asarray(seen.rgb), 0, 1) ** (1 / 2.2)
+    return np.round((1 - over) * picture + over * painted).astype(np.uint8)
+
+
+_render = jax.jit(render, static_argnums=2)
+
+
+def _uint8(image: np.ndarray) -> np.ndarray:
+    picture = np.asarray(image)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"image: expected (H, W, 3) of uint8, got {picture.shape} of {picture.dtype}")
+    return picture
 
 
 def _view(result: Result) -> np.ndarray:

@@ -14,7 +14,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).with_name("api.txt")
-PACKAGES = ["jhand.geometry", "jhand.hand", "jhand.fitting", "jhand.metrics", "jhand.motion", "jhand.data", "jhand"]
+PACKAGES = [
+    "jhand.geometry",
+    "jhand.hand",
+    "jhand.fitting",
+    "jhand.metrics",
+    "jhand.motion",
+    "jhand.render",
+    "jhand.data",
+    "jhand",
+]
 
 Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 

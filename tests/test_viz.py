@@ -6,7 +6,7 @@ import pytest
 
 from jhand.geometry import vertex_normals
 from jhand.results import vertices_of
-from jhand.viz import plot_errors, plot_fit, plot_overview, shade
+from jhand.viz import draw_mesh, draw_skeleton, plot_errors, plot_fit, plot_overview, shade
 from tests.fitted import fitted
 
 RED, BLUE = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])
@@ -74,3 +74,34 @@ def test_figures_of_a_single_frame(right, tmp_path):
     plot_fit(right, result, tmp_path / "fit.png")
     plot_errors(result, tmp_path / "errors.png")
     assert (tmp_path / "fit.png").stat().st_size > 5000
+
+
+def test_a_skeleton_on_a_picture():
+    image = np.full((60, 80, 3), 200, np.uint8)
+    uv = np.stack([np.linspace(10, 70, 21), np.full(21, 30.0)], -1)
+    uv[20] = np.nan
+    visible = np.ones(21, bool)
+    drawn = draw_skeleton(image, uv, visible)
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    row, column = np.nonzero((drawn != 200).any(-1))
+    assert abs(row.mean() - 30) < 0.3 and column.min() <= 10 and 66 <= column.max() < 71
+    assert np.array_equal(draw_skeleton(image, np.full((21, 2), np.nan)), image)
+    with pytest.raises(ValueError, match="of uint8"):
+        draw_skeleton(image / 255, uv)
+    with pytest.raises(ValueError, match=r"expected shape \(21, 2\)"):
+        draw_skeleton(image, uv[:5])
+
+
+def test_a_mesh_on_a_picture(right):
+    from jhand.geometry import make_camera, project
+
+    image = np.full((60, 80, 3), 255, np.uint8)
+    camera = make_camera(focal=100.0, principal=np.array([39.5, 29.5]))
+    v = np.asarray(right.v_template)
+    v = v - v.mean(0) + [0.03, 0, 0.5]
+    drawn = draw_mesh(image, v, np.asarray(right.faces), camera)
+    row, column = np.nonzero((drawn != 255).any(-1))
+    uv = np.asarray(project(camera, v.astype(np.float32)))
+    np.testing.assert_allclose([column.min(), row.min()], uv.min(0), atol=1.0)
+    np.testing.assert_allclose([column.max(), row.max()], uv.max(0), atol=1.0)
+    assert drawn[row, column].mean(0)[0] > drawn[row, column].mean(0)[2]  # skin, not blue
