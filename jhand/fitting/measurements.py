@@ -172,16 +172,16 @@ def _linearise_term(hand: HandModel, state: State, term: Term, given: Array) -> 
         residual, (by_points, by_transl, by_cameras) = jax.vmap(both)(inputs, data)
         used = (weights > 0)[:, None]
         residual = jnp.where(used, residual, 0)
-        full = jnp.einsum("grmc,gmcx->grx", by_points, J[groups], precision=HIGHEST)
+        # a sum of a few products, not a product of matrices: thousands of three by three would be called one by one
+        full = jnp.sum(by_points[..., None] * J[groups][:, None], (2, 3))
         full = full.at[..., TRANSL].add(by_transl)
         full = jnp.concatenate([full, by_cameras.reshape(*residual.shape, cameras.size)], -1)
-        full = jnp.where(used[..., None], full, 0)
         squared = jnp.sum(jnp.square(residual), -1) / jnp.square(term.sigma)
         robust_cost, slope = _pseudo_huber(squared, term.robust)
-        trust = weights * slope / jnp.square(term.sigma)
-        weighted = (trust[:, None, None] * full).reshape(-1, NUM_FRAME_UNKNOWNS + num_shared)
-        H = jnp.matmul(weighted.T, full.reshape(weighted.shape), precision=HIGHEST)
-        g = jnp.matmul(weighted.T, residual.reshape(-1), precision=HIGHEST)
+        root = jnp.sqrt(weights * slope)[:, None] / term.sigma
+        rows = jnp.where(used[..., None], root[..., None] * full, 0).reshape(-1, NUM_FRAME_UNKNOWNS + num_shared)
+        H = jnp.matmul(rows.T, rows, precision=HIGHEST)
+        g = jnp.matmul(rows.T, (root * residual).reshape(-1), precision=HIGHEST)
         return H, g, jnp.sum(weights * robust_cost)
 
     weights = term.weights * given[:, None]
