@@ -60,12 +60,12 @@ def rasterise(
     corners = q[faces]
     z = corners[..., 2]
     ahead = z > near
-    whole, gone = ~jnp.all(ahead, -1), ~jnp.any(ahead, -1)
+    crossing, gone = ~jnp.all(ahead, -1), ~jnp.any(ahead, -1)
     uv = corners[..., :2] / jnp.where(ahead, z, 1)[..., None]
     last = jnp.array([width - 1, height - 1])
-    # what reaches behind the near plane may be anywhere
-    low = jnp.where(whole[:, None], 0, jnp.ceil(jnp.min(uv, 1)))
-    high = jnp.where(whole[:, None], last, jnp.floor(jnp.max(uv, 1)))
+    # what crosses the near plane may be anywhere
+    low = jnp.where(crossing[:, None], 0, jnp.ceil(jnp.min(uv, 1)))
+    high = jnp.where(crossing[:, None], last, jnp.floor(jnp.max(uv, 1)))
     low = jnp.clip(low, 0, last + 1).astype(jnp.int32)
     high = jnp.clip(high, -1, last).astype(jnp.int32)
     tiles = jnp.maximum((high - low) // _TILE + 1, 0)
