@@ -1,5 +1,6 @@
 """What every test shares. Runs before jax is imported: the environment below decides what jax starts with."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -18,6 +19,18 @@ hypothesis.settings.register_profile("jhand", deadline=None, derandomize=True, m
 hypothesis.settings.load_profile("jhand")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Every compiled program holds memory maps, of which Linux gives a process 65530; then XLA aborts."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and len(maps.read_bytes().splitlines()) > 25_000:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
