@@ -15,6 +15,10 @@ from jhand.motion.filters import one_euro_start as one_euro_start
 from jhand.motion.filters import one_euro_step as one_euro_step
 from jhand.motion.filters import savitzky_golay as savitzky_golay
 from jhand.motion.filters import savitzky_golay_rotations as savitzky_golay_rotations
+from jhand.motion.keyframes import between_keyframes as between_keyframes
+from jhand.motion.keyframes import minimum_jerk as minimum_jerk
+from jhand.motion.keyframes import move_points as move_points
+from jhand.motion.keyframes import move_rotations as move_rotations
 from jhand.motion.resampling import resample as resample
 from jhand.motion.resampling import resample_rotations as resample_rotations
 from jhand.motion.resampling import resample_transforms as resample_transforms
