@@ -1,0 +1,189 @@
+"""Grasps made by closing fingers until they touch, joint after joint (the automatic grasp of GraspIt!, Miller and Allen
+2004).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jhand.contact.solids import Solid, solid_distance
+from jhand.geometry.rotations import so3_exp
+from jhand.geometry.se3 import invert_transform, rigid, transform
+from jhand.hand.anatomy import JOINT_LIMITS, pose_from_angles
+from jhand.hand.kinematics import pose_hand
+from jhand.hand.landmark_sets import LandmarkSet, carry_landmarks, rest_landmarks
+from jhand.hand.model import HandModel, rest_joints
+
+HIGHEST = lax.Precision.HIGHEST
+_STEPS, _HALVINGS = 8, 3
+_APPROACHES = 8
+_YIELD = 0.0005  # metres: skin gives way so far where it is pressed
+_TOUCHING = 0.002  # metres from the skin
+_DEEP = 0.0005  # metres in the object that outweigh a finger
+_FIRST = np.arange(0, 15, 3)  # joints of each finger nearest to the palm, without the wrist
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Grasp:
+    """A hand around an object."""
+
+    angles: Float[Array, "*b 15 3"]
+    """Flexion, abduction, twist of the closed fingers; `pose_from_angles` makes the pose."""
+    open_angles: Float[Array, "*b 15 3"]
+    """Of the hand before it closed."""
+    T_wrist_object: Float[Array, "*b 4 4"]
+    """Where the object is, in the wrist frame."""
+    touching: Bool[Array, "*b 5"]
+    """Which fingers touch: index, middle, little, ring, thumb, in MANO's order."""
+    approach: Float[Array, "*b 3"]
+    """The way the object came to the palm, of length one, wrist frame."""
+    depth: Float[Array, "*b"]
+    """Metres that the hand is in the object, at most."""
+
+
+def palm_normal(hand: HandModel) -> Float[Array, "3"]:
+    """Out of the palm, of length one, in the rest frame: the way the middle finger goes when it flexes."""
+    finger = hand.joint_basis[0, 5] - hand.joint_basis[0, 4]
+    out = jnp.cross(hand.axes[3, :, 0], finger)
+    return out / jnp.linalg.norm(out)
+
+
+def close_fingers(
+    hand: HandModel,
+    betas: ArrayLike,
+    skin_points: LandmarkSet,
+    distance: Callable[[Array], Array],
+    open_angles: ArrayLike,
+    closed_angles: ArrayLike,
+) -> tuple[Float[Array, "15 3"], Bool[Array, "5"]]:
+    """Joint angles of one hand whose fingers close until they touch.
+
+    The joints nearest to the palm turn first, until any link of their finger touches; then those after them, then the
+    last. Fingers do not wait for each other.
+
+    Args:
+        hand: the model.
+        betas: (B,) its shape.
+        skin_points: of the fingers, such as some of its vertices.
+        distance: signed metres of points (N, 3), wrist frame, from what is to be grasped.
+        open_angles: (15, 3) flexion, abduction, twist to start from: no finger touches.
+        closed_angles: (15, 3) how far each joint would go.
+
+    Returns:
+        The angles (15, 3), and which fingers touch (5,), MANO order.
+    """
+    start, end = jnp.asarray(open_angles), jnp.asarray(closed_angles)
+    shaped = rest_joints(hand, betas)
+    link = jnp.argmax(skin_points.weights, -1) - 1  # -1 the palm
+    finger, level = link // 3, link % 3
+
+    def clearance(angles: Array, from_level: int) -> Array:
+        """(5,) least distance of each finger's links from `from_level` on."""
+        posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, angles), -shaped[0])
+        points = carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
+        away = distance(points)
+        counts = (link >= 0) & (level >= from_level)
+        of_finger = counts[:, None] & (finger[:, None] == jnp.arange(5))
+        return jnp.min(jnp.where(of_finger, away[:, None], jnp.inf), 0) + _YIELD
+
+    angles = start
+    for stage in range(3):
+        turning = _FIRST + stage
+
+        def at(share: Array, angles: Array = angles, turning: np.ndarray = turning) -> Array:
+            moved = start[turning] + share[:, None] * (end - start)[turning]
+            return angles.at[turning].set(moved)
+
+        def halve(bounds: tuple[Array, Array], _: None, stage: int = stage, at: Callable = at) -> tuple:
+            free, hit = bounds
+            middle = (free + hit) / 2
+            touches = clearance(at(middle), stage) < 0
+            return (jnp.where(touches, free, middle), jnp.where(touches, middle, hit)), None
+
+        # a finger that curls can enter an object and leave it again: the first of several steps that touches counts
+        steps = np.arange(1, _STEPS + 1, dtype=np.float32) / _STEPS
+        touches = lax.map(lambda share, stage=stage, at=at: clearance(at(jnp.full(5, share)), stage) < 0, steps)
+        first = jnp.argmax(touches, 0)
+        bounds = (first / _STEPS, (first + 1) / _STEPS)
+        (free, _), _ = lax.scan(halve, bounds, None, length=_HALVINGS)
+        angles = at(jnp.where(jnp.any(touches, 0), free, 1.0))
+    return angles, clearance(angles, 0) < _TOUCHING
+
+
+def sample_grasp(
+    key: Array, hand: HandModel, betas: ArrayLike, skin_points: LandmarkSet, solid: Solid, tries: int = 4
+) -> Grasp:
+    """A hand that holds a solid: against the palm or before it, the thumb opposed; the best of several tries.
+
+    Args:
+        key: random key.
+        hand: the model.
+        betas: (B,) its shape.
+        skin_points: some of its vertices, palm and fingers.
+        solid: what is grasped.
+        tries: drawn; the one whose thumb and most fingers touch without entering the solid is kept.
+    """
+    each = lambda k: _try_grasp(k, hand, jnp.asarray(betas), skin_points, solid)  # noqa: E731
+    grasps = jax.vmap(each)(jax.random.split(key, tries))
+    held = jnp.sum(grasps.touching[:, :4], -1) + 4 * grasps.touching[:, 4]
+    good = held - grasps.depth / _DEEP  # a thumb that is in the object touches it, but holds nothing
+    return jax.tree.map(lambda leaf: leaf[jnp.argmax(good)], grasps)
+
+
+def _try_grasp(key: Array, hand: HandModel, betas: Array, skin_points: LandmarkSet, solid: Solid) -> Grasp:
+    keys = jax.random.split(key, 6)
+    open_angles, closed_angles = _preshape(keys[0])
+    shaped = rest_joints(hand, betas)
+    joints = shaped - shaped[0]
+    out = palm_normal(hand)
+    along = joints[4] / jnp.linalg.norm(joints[4])
+    across = jnp.cross(along, out)
+
+    # long objects lie across the palm, more or less
+    axes = jnp.stack([along, out, across], -1)  # the solid's z along `across`
+    turn = so3_exp(jnp.array([0.5, 0.5, 1.5]) * jax.random.normal(keys[1], (3,)))
+    R = jnp.matmul(axes, turn, precision=HIGHEST)
+    beyond = jax.random.uniform(keys[2], (), minval=-0.015, maxval=0.035)
+    aside = jax.random.uniform(keys[3], (), minval=-0.012, maxval=0.012)
+    centre = joints[4] + beyond * along + aside * across + 0.12 * out
+    standoff = jnp.maximum(jax.random.uniform(keys[4], (), minval=-0.05, maxval=0.035), 0)
+
+    posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, open_angles), -shaped[0])
+    points = carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
+    of_thumb = jnp.argmax(skin_points.weights, -1) > 12
+
+    def approach(centre: Array, _: None) -> tuple[Array, None]:
+        away = solid_distance(solid, transform(invert_transform(rigid(R, centre)), points))
+        gap = jnp.min(jnp.where(of_thumb, jnp.inf, away))
+        return centre - jnp.clip(gap + _YIELD, -0.02, 0.12) * out, None
+
+    centre, _ = lax.scan(approach, centre, None, length=_APPROACHES)
+    T_wrist_object = rigid(R, centre + standoff * out)
+    away = invert_transform(T_wrist_object)
+    close_by = lambda p: solid_distance(solid, transform(away, p), steps=1)  # noqa: E731
+    angles, touching = close_fingers(hand, betas, skin_points, close_by, open_angles, closed_angles)
+    posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, angles), -shaped[0])
+    points = carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
+    depth = jnp.max(jnp.maximum(-solid_distance(solid, transform(away, points)), 0))
+    return Grasp(angles, open_angles, T_wrist_object, touching, -out, depth)
+
+
+def _preshape(key: Array) -> tuple[Array, Array]:
+    """Angles of an open hand before a grasp, and those it would close to."""
+    keys = jax.random.split(key, 4)
+    lower, upper = jnp.asarray(JOINT_LIMITS[..., 0]), jnp.asarray(JOINT_LIMITS[..., 1])
+    flexed = jax.random.uniform(keys[0], (15,), minval=-0.1, maxval=0.25)
+    spread = 0.15 * jax.random.normal(keys[1], (5,))
+    open_angles = jnp.zeros((15, 3)).at[:, 0].set(flexed).at[_FIRST, 1].set(spread)
+    # the thumb stands off the palm and across from the fingers
+    thumb = jnp.array([[-0.1, 0.8, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    open_angles = open_angles.at[12:].set(thumb + 0.12 * jax.random.normal(keys[2], (3, 3)))
+    closed = jnp.clip(upper[:, 0] * jax.random.uniform(keys[3], (15,), minval=0.85, maxval=1.0), 0, None)
+    closed_angles = open_angles.at[:, 0].set(closed)
+    return jnp.clip(open_angles, lower, upper), jnp.clip(closed_angles, lower, upper)
