@@ -19,7 +19,7 @@ from jhand.render.rasterise import default_capacity, edge_functions, homogeneous
 
 HIGHEST = lax.Precision.HIGHEST
 _BEHIND = 0.3  # how bright the back of a surface is, beside its front
-_SHINE = 24.0  # exponent of highlights
+_SHINE = 24  # exponent of highlights; whole, so that a few products make it
 _LIGHT_DISTANCE = 4.0  # metres: from so far a light's shadow map looks
 _BIAS = 1.5  # pixels of a shadow map: nearer than they are wide a surface does not shade itself
 
@@ -165,10 +165,11 @@ def render(
     surface = see(vertices, faces, camera, size, near, capacity)
     seen = surface.face >= 0
 
-    colour = surface.interpolate(jnp.concatenate([mesh.colour for mesh in scene.meshes]))
-    normals = surface.interpolate(jnp.concatenate([vertex_normals(m.vertices, m.faces) for m in scene.meshes]))
+    colour = jnp.concatenate([mesh.colour for mesh in scene.meshes])
+    normals = jnp.concatenate([vertex_normals(m.vertices, m.faces) for m in scene.meshes])
+    # side by side: corners are gathered once
+    colour, normals, place = jnp.split(surface.interpolate(jnp.concatenate([colour, normals, vertices], -1)), 3, -1)
     normals = _unit(normals)
-    place = surface.interpolate(vertices)
     R, t = camera.T_cam_world[:3, :3], camera.T_cam_world[:3, 3]
     eye = -jnp.matmul(R.T, t, precision=HIGHEST)
     towards_eye = _unit(eye - place)
