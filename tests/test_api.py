@@ -21,7 +21,13 @@ PACKAGES = [
     "jhand.metrics",
     "jhand.motion",
     "jhand.render",
+    "jhand.contact",
     "jhand.data",
+    "jhand.data.pipeline",
+    "jhand.data.sources",
+    "jhand.data.world",
+    "jhand.data.world.cameras",
+    "jhand.data.world.scripts",
     "jhand",
 ]
 
@@ -37,13 +43,15 @@ def tree_of(module: str) -> ast.Module | None:
 
 
 def public_names(package: str) -> dict[str, tuple[str, Definition | None]]:
-    """Name -> (module that defines it, its definition, None for a module)."""
+    """Name -> (module that defines it, its definition, None for a module): what a package exports, a module defines."""
     found = {}
     for node in tree_of(package).body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if alias.asname == alias.name:  # the redundant alias marks a re-export
                     found[alias.name] = resolve(node.module, alias.name)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            found[node.name] = package, node
     return found
 
 
@@ -133,7 +141,7 @@ def test_docstrings(name):
 
 def arguments(node: ast.FunctionDef) -> list[ast.arg]:
     every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    return [arg for arg in every if arg.annotation is not None]
+    return [arg for arg in every if arg.annotation is not None and arg.arg != "key"]  # a key has no shape to tell
 
 
 if __name__ == "__main__":
