@@ -1,6 +1,6 @@
 """Is the world good enough to leave it? A small keypoint net sees nothing but the world, and then a real hand.
 
-    python benchmarks/world_to_real.py --recordings FOLDER       about 40 minutes on two cores
+    python benchmarks/world_to_real.py --recordings FOLDER       about 40 minutes on two quiet cores
 
 Trains on clips of `single_hand` (or what `--data` names), on disk, augmented; evaluates on the pictures of a video of a
 bare right hand that moves (`FOLDER/hand_video`), cropped to its box, beside MediaPipe's landmarks there, which are
@@ -54,7 +54,7 @@ class KeypointNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = nn.relu(nn.Conv(24, (5, 5), (2, 2))(images))
+        x = nn.relu(nn.Conv(24, (3, 3), (2, 2))(images))
         fine = Block(48)(Block(48, 2)(x))
         coarse = Block(96)(Block(96, 2)(fine))
         x = jnp.repeat(jnp.repeat(nn.Conv(48, (1, 1))(coarse), 2, 1), 2, 2) + fine
@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", required=True)
     parser.add_argument("--data", default=f"world:single_hand:20000:0:{WORLD_SIZE}", help="as jhand.data.sources says")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--name", default="world_to_real", help="of the result files")
     arguments = parser.parse_args()

@@ -11,14 +11,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "jhand"
 
 # Which parts a part may import, besides itself. A new part says here where it stands.
-_MODEL = {"geometry", "hand"}
+_MODEL = {"geometry", "hand", "draws"}
 _TOOLS = {"metrics", "fitting", "motion", "contact", "render"}
 _LEARNING = {"nn", "diffusion", "train"}
 _BELOW_SYSTEMS = _MODEL | _TOOLS | _LEARNING | {"data", "track"}
 _TOP = {"cli", "viz", "report", "gltf", "results", "studies", "experiment", "claims", "__main__"}
 ARROWS = {
     "geometry": set(),
-    "hand": {"geometry"},
+    "draws": set(),
+    "hand": {"geometry", "draws"},
     **dict.fromkeys(_TOOLS, _MODEL | _TOOLS),
     **dict.fromkeys(_LEARNING, _MODEL),
     "data": _MODEL | _TOOLS,

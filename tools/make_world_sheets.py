@@ -1,6 +1,6 @@
 """Contact sheets of the synthetic world for docs/world.md.
 
-python tools/make_world_sheets.py        two minutes; rewrites docs/pictures/world_*.png
+python tools/make_world_sheets.py        two minutes; rewrites docs/pictures/world_*.jpg
 """
 
 import sys
@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from jhand.data.world import egocentric, grasps, load_assets, single_hand, two_hands, world_clips  # noqa: E402
 from jhand.viz import draw_skeleton  # noqa: E402
 
-COLUMNS, ROWS, SIZE = 8, 4, 128
+COLUMNS, ROWS, SIZE, QUALITY = 8, 4, 128, 88
 SEGMENT_COLOURS = np.array(
     [[30, 30, 30], [230, 120, 60], [70, 130, 220], [150, 80, 40], [40, 80, 150], [120, 120, 120], [90, 190, 90]],
     np.uint8,
@@ -48,13 +48,17 @@ def main() -> None:
     }
     for name, config in worlds.items():
         clips = list(world_clips(config, 11, range(COLUMNS * ROWS), assets))
-        sheet([clip["image"][0, 0] for clip in clips]).save(folder / f"world_{name}.png")
+        sheet([clip["image"][0, 0] for clip in clips]).save(folder / f"world_{name}.jpg", quality=QUALITY)
         if name == "two":
             shown = [annotated(clip) for clip in clips[:COLUMNS]]
-            sheet([p for row in zip(*shown, strict=True) for p in row]).save(folder / "world_known.png")
+            sheet([p for row in zip(*shown, strict=True) for p in row]).save(
+                folder / "world_known.jpg", quality=QUALITY
+            )
     motion = two_hands(SIZE, frames=COLUMNS, fps=12.0, samples=6, occluders=0)
     clips = list(world_clips(motion, 12, range(ROWS), assets))
-    sheet([picture for clip in clips for picture in clip["image"][:, 0]]).save(folder / "world_motion.png")
+    sheet([picture for clip in clips for picture in clip["image"][:, 0]]).save(
+        folder / "world_motion.jpg", quality=QUALITY
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from jhand.contact.between_hands import clearance_along as clearance_along
 from jhand.contact.between_hands import skin_gap as skin_gap
 from jhand.contact.grasping import Grasp as Grasp
 from jhand.contact.grasping import close_fingers as close_fingers
+from jhand.contact.grasping import grasping_skin as grasping_skin
 from jhand.contact.grasping import palm_normal as palm_normal
 from jhand.contact.grasping import sample_grasp as sample_grasp
 from jhand.contact.solids import KINDS as KINDS

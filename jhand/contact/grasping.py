@@ -12,11 +12,13 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jhand.contact.solids import Solid, solid_distance
+from jhand.draws import between, normals, uniforms
+from jhand.geometry.mesh import vertex_normals
 from jhand.geometry.rotations import so3_exp
 from jhand.geometry.se3 import invert_transform, rigid, transform
 from jhand.hand.anatomy import JOINT_LIMITS, pose_from_angles
 from jhand.hand.kinematics import pose_hand
-from jhand.hand.landmark_sets import LandmarkSet, carry_landmarks, rest_landmarks
+from jhand.hand.landmark_sets import LandmarkSet, carry_landmarks, rest_landmarks, vertex_landmarks
 from jhand.hand.model import HandModel, rest_joints
 
 HIGHEST = lax.Precision.HIGHEST
@@ -24,6 +26,7 @@ _STEPS, _HALVINGS = 8, 3
 _APPROACHES = 8
 _YIELD = 0.0005  # metres: skin gives way so far where it is pressed
 _TOUCHING = 0.002  # metres from the skin
+_BACK = -0.35  # cosine below which the skin is that of the back, which does not grasp
 _DEEP = 0.0005  # metres in the object that outweigh a finger
 _FIRST = np.arange(0, 15, 3)  # joints of each finger nearest to the palm, without the wrist
 
@@ -54,6 +57,32 @@ def palm_normal(hand: HandModel) -> Float[Array, "3"]:
     return out / jnp.linalg.norm(out)
 
 
+def link_axes(hand: HandModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the palm and the 15 links, MANO order, rest frame: the way to the tip (16, 3), its length (16,) in metres, and
+    the way that the link goes as it flexes (16, 3).
+    """
+    joints, axes = np.asarray(hand.joint_basis[0], np.float64), np.asarray(hand.axes, np.float64)
+    tips = dict(zip((15, 3, 6, 12, 9), np.asarray(hand.v_template, np.float64)[list(hand.tips)], strict=True))
+    ends = [joints[4], *(tips[joint] if joint % 3 == 0 else joints[joint + 1] for joint in range(1, 16))]
+    along = np.stack(ends) - joints
+    length = np.linalg.norm(along, axis=-1)
+    flexes_to = np.concatenate([np.asarray(palm_normal(hand))[None], np.cross(axes[:, :, 0], along[1:])])
+    return along / length[:, None], length, flexes_to / np.linalg.norm(flexes_to, axis=-1, keepdims=True)
+
+
+def palmar_cosine(hand: HandModel) -> np.ndarray:
+    """(V,) 1 where the skin looks the way its link goes as it flexes, -1 on the back."""
+    _, _, flexes_to = link_axes(hand)
+    normals = np.asarray(vertex_normals(hand.v_template, hand.faces), np.float64)
+    return np.sum(normals * flexes_to[np.asarray(hand.weights).argmax(1)], -1)
+
+
+def grasping_skin(hand: HandModel) -> LandmarkSet:
+    """The vertices that a grasp is found with: all but those of the back; found once, outside of jit."""
+    chosen = tuple(int(v) for v in np.flatnonzero(palmar_cosine(hand) > _BACK))
+    return vertex_landmarks(hand, chosen, tuple(str(v) for v in chosen))
+
+
 def close_fingers(
     hand: HandModel,
     betas: ArrayLike,
@@ -81,38 +110,37 @@ def close_fingers(
     start, end = jnp.asarray(open_angles), jnp.asarray(closed_angles)
     shaped = rest_joints(hand, betas)
     link = jnp.argmax(skin_points.weights, -1) - 1  # -1 the palm
-    finger, level = link // 3, link % 3
+    finger, of_level = link // 3, link % 3
 
-    def clearance(angles: Array, from_level: int) -> Array:
+    def clearance(angles: Array, from_level: Array | int) -> Array:
         """(5,) least distance of each finger's links from `from_level` on."""
         posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, angles), -shaped[0])
         points = carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
         away = distance(points)
-        counts = (link >= 0) & (level >= from_level)
+        counts = (link >= 0) & (of_level >= from_level)
         of_finger = counts[:, None] & (finger[:, None] == jnp.arange(5))
         return jnp.min(jnp.where(of_finger, away[:, None], jnp.inf), 0) + _YIELD
 
-    angles = start
-    for stage in range(3):
-        turning = _FIRST + stage
+    def turn(angles: Array, level: Array) -> tuple[Array, None]:
+        turning = _FIRST + level
 
-        def at(share: Array, angles: Array = angles, turning: np.ndarray = turning) -> Array:
-            moved = start[turning] + share[:, None] * (end - start)[turning]
-            return angles.at[turning].set(moved)
+        def at(share: Array) -> Array:
+            return angles.at[turning].set(start[turning] + share[:, None] * (end - start)[turning])
 
-        def halve(bounds: tuple[Array, Array], _: None, stage: int = stage, at: Callable = at) -> tuple:
+        def halve(bounds: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
             free, hit = bounds
             middle = (free + hit) / 2
-            touches = clearance(at(middle), stage) < 0
+            touches = clearance(at(middle), level) < 0
             return (jnp.where(touches, free, middle), jnp.where(touches, middle, hit)), None
 
         # a finger that curls can enter an object and leave it again: the first of several steps that touches counts
         steps = np.arange(1, _STEPS + 1, dtype=np.float32) / _STEPS
-        touches = lax.map(lambda share, stage=stage, at=at: clearance(at(jnp.full(5, share)), stage) < 0, steps)
+        touches = lax.map(lambda share: clearance(at(jnp.full(5, share)), level) < 0, steps)
         first = jnp.argmax(touches, 0)
-        bounds = (first / _STEPS, (first + 1) / _STEPS)
-        (free, _), _ = lax.scan(halve, bounds, None, length=_HALVINGS)
-        angles = at(jnp.where(jnp.any(touches, 0), free, 1.0))
+        (free, _), _ = lax.scan(halve, (first / _STEPS, (first + 1) / _STEPS), None, length=_HALVINGS)
+        return at(jnp.where(jnp.any(touches, 0), free, 1.0)), None
+
+    angles, _ = lax.scan(turn, start, jnp.arange(3))
     return angles, clearance(angles, 0) < _TOUCHING
 
 
@@ -137,8 +165,9 @@ def sample_grasp(
 
 
 def _try_grasp(key: Array, hand: HandModel, betas: Array, skin_points: LandmarkSet, solid: Solid) -> Grasp:
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key, 3)
     open_angles, closed_angles = _preshape(keys[0])
+    beyond, aside, standoff = uniforms(keys[1], (), (), ())
     shaped = rest_joints(hand, betas)
     joints = shaped - shaped[0]
     out = palm_normal(hand)
@@ -147,12 +176,10 @@ def _try_grasp(key: Array, hand: HandModel, betas: Array, skin_points: LandmarkS
 
     # long objects lie across the palm, more or less
     axes = jnp.stack([along, out, across], -1)  # the solid's z along `across`
-    turn = so3_exp(jnp.array([0.5, 0.5, 1.5]) * jax.random.normal(keys[1], (3,)))
+    turn = so3_exp(jnp.array([0.5, 0.5, 1.5]) * jax.random.normal(keys[2], (3,)))
     R = jnp.matmul(axes, turn, precision=HIGHEST)
-    beyond = jax.random.uniform(keys[2], (), minval=-0.015, maxval=0.035)
-    aside = jax.random.uniform(keys[3], (), minval=-0.012, maxval=0.012)
-    centre = joints[4] + beyond * along + aside * across + 0.12 * out
-    standoff = jnp.maximum(jax.random.uniform(keys[4], (), minval=-0.05, maxval=0.035), 0)
+    centre = joints[4] + between(beyond, -0.015, 0.035) * along + between(aside, -0.012, 0.012) * across + 0.12 * out
+    standoff = jnp.maximum(between(standoff, -0.05, 0.035), 0)
 
     posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, open_angles), -shaped[0])
     points = carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
@@ -176,14 +203,14 @@ def _try_grasp(key: Array, hand: HandModel, betas: Array, skin_points: LandmarkS
 
 def _preshape(key: Array) -> tuple[Array, Array]:
     """Angles of an open hand before a grasp, and those it would close to."""
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key)
+    flexed, closing = uniforms(keys[0], (15,), (15,))
+    spread, thumb_off = normals(keys[1], (5,), (3, 3))
     lower, upper = jnp.asarray(JOINT_LIMITS[..., 0]), jnp.asarray(JOINT_LIMITS[..., 1])
-    flexed = jax.random.uniform(keys[0], (15,), minval=-0.1, maxval=0.25)
-    spread = 0.15 * jax.random.normal(keys[1], (5,))
-    open_angles = jnp.zeros((15, 3)).at[:, 0].set(flexed).at[_FIRST, 1].set(spread)
+    open_angles = jnp.zeros((15, 3)).at[:, 0].set(between(flexed, -0.1, 0.25)).at[_FIRST, 1].set(0.15 * spread)
     # the thumb stands off the palm and across from the fingers
     thumb = jnp.array([[-0.1, 0.8, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    open_angles = open_angles.at[12:].set(thumb + 0.12 * jax.random.normal(keys[2], (3, 3)))
-    closed = jnp.clip(upper[:, 0] * jax.random.uniform(keys[3], (15,), minval=0.85, maxval=1.0), 0, None)
+    open_angles = open_angles.at[12:].set(thumb + 0.12 * thumb_off)
+    closed = jnp.clip(upper[:, 0] * between(closing, 0.85, 1.0), 0, None)
     closed_angles = open_angles.at[:, 0].set(closed)
     return jnp.clip(open_angles, lower, upper), jnp.clip(closed_angles, lower, upper)

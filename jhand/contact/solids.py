@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from jhand.draws import between, uniforms
+
 KINDS = ("box", "ellipsoid", "cylinder", "capsule", "superquadric")
 CUTS = 8
 """Squares along each edge of the cube: 386 vertices, 768 triangles."""
@@ -58,14 +60,12 @@ def make_solid(
 
 def sample_solid(key: Array) -> Solid:
     """A solid that a hand can hold: 4 to 8 cm across where it is gripped, up to 20 cm long, any kind."""
-    keys = jax.random.split(key, 4)
-    across = jax.random.uniform(keys[0], (2,), minval=0.018, maxval=0.04)
-    along = jax.random.uniform(keys[1], (1,), minval=0.02, maxval=0.09)
-    kind = jax.random.randint(keys[2], (), 0, len(KINDS))
+    across, along, kind, roundness = uniforms(key, (2,), (1,), (), (2,))
+    across, along = between(across, 0.018, 0.04), between(along, 0.02, 0.09)
+    kind = (len(KINDS) * kind).astype(jnp.int32)
     # a capsule's caps are part of its length
     along = jnp.where(kind == KINDS.index("capsule"), jnp.maximum(along, across[:1] + 0.005), along)
-    roundness = jax.random.uniform(keys[3], (2,), minval=0.15, maxval=1.6)
-    return Solid(kind, jnp.concatenate([across, along]), roundness)
+    return Solid(kind, jnp.concatenate([across, along]), between(roundness, 0.15, 1.6))
 
 
 def solid_faces() -> Int[Array, "f 3"]:
@@ -85,15 +85,18 @@ def solid_vertices(solid: Solid) -> Float[Array, "v 3"]:
     ellipsoid = direction * solid.half_size
     cylinder = jnp.concatenate([disc * a, cube[:, 2:] * c], -1)
     capsule = direction * a + jnp.sign(direction[:, 2:]) * jnp.array([0.0, 0, 1]) * jnp.maximum(c - a, 0)
-    superquadric = direction / _inside_out(solid, direction)[:, None]
+    # made round before it is stretched: the cube's edges and corners then become those of a box that is not a cube
+    unit = Solid(solid.kind, jnp.ones(3), solid.roundness)
+    superquadric = solid.half_size * direction / _inside_out(unit, direction)[:, None]
     return jnp.select([solid.kind == k for k in range(4)], [box, ellipsoid, cylinder, capsule], superquadric)
 
 
 def solid_distance(solid: Solid, points: ArrayLike, steps: int = 4) -> Float[Array, "n"]:
     """Signed distance of points from one solid, negative inside.
 
-    Exact for box, cylinder and capsule, and for a sphere. Ellipsoids and superquadrics are solved for: within a
-    centimetre of them to a fraction of a millimetre, further away too large by a few per cent. Signs are always right.
+    Exact for box, cylinder and capsule, and for a sphere. Ellipsoids and superquadrics are solved for, and never too
+    small: within a centimetre of ellipsoids to a fraction of a millimetre, beside sharp edges of superquadrics by a few
+    millimetres too large. Signs are always right.
 
     Args:
         solid: one; use `jax.vmap` for several.
@@ -137,20 +140,26 @@ def _power(x: Array, exponent: Array) -> Array:
 
 
 def _level(solid: Solid, p: Array, steps: int) -> Array:
-    """Signed distance from a superquadric: steps along the gradient lead to a point of its surface close to the
-    closest one.
+    """Signed distance from a superquadric: each step goes along the gradient to a point of the surface, and from there
+    half the way sideways towards the point that is asked for; the nearest of these points counts.
     """
 
-    def excess(x: Array) -> Array:
-        return _inside_out(solid, x) - 1
-
-    def step(x: Array, _: None) -> tuple[Array, None]:
-        value, slope = jax.value_and_grad(excess)(x)
-        return x - value * slope / jnp.maximum(jnp.sum(slope * slope), _FLOOR), None
+    def size(x: Array) -> Array:
+        return _inside_out(solid, x)
 
     def one(x: Array) -> Array:
-        foot, _ = lax.scan(step, x, None, length=steps)
-        return jnp.sign(excess(x)) * _norm(x - lax.stop_gradient(foot))
+        def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+            at, nearest = carry
+            value, slope = jax.value_and_grad(size)(at)
+            foot = at - (value - 1) * slope / jnp.maximum(jnp.sum(slope * slope), _FLOOR)
+            foot = foot / jnp.maximum(size(foot), _FLOOR)  # of degree one: exactly on the surface
+            nearest = jnp.where(jnp.sum((x - foot) ** 2) < jnp.sum((x - nearest) ** 2), foot, nearest)
+            away, out = x - foot, slope / _norm(slope)
+            return (foot + 0.5 * (away - jnp.sum(away * out) * out), nearest), None
+
+        radial = x / jnp.maximum(size(x), _FLOOR)
+        (_, foot), _ = lax.scan(step, (x, radial), None, length=steps)
+        return jnp.sign(size(x) - 1) * _norm(x - lax.stop_gradient(foot))
 
     return jax.vmap(one)(p)
 

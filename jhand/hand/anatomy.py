@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
+from jhand.draws import between, normals, uniforms
 from jhand.geometry.rotations import so3_exp, so3_log
 from jhand.hand.model import HandModel
 
@@ -99,23 +100,24 @@ def sample_poses(key: Array, hand: HandModel, shape: tuple[int, ...] = ()) -> Fl
     Returns:
         hand_pose (*shape, 15, 3).
     """
-    keys = jax.random.split(key, 9)
+    keys = jax.random.split(key)
     lower, upper = jnp.asarray(JOINT_LIMITS[..., 0]), jnp.asarray(JOINT_LIMITS[..., 1])
+    as_one, together, alone, aside, thumb = uniforms(
+        keys[0], (*shape, 1), (*shape, 1), (*shape, 4), (*shape, 4), (*shape, 3, 3)
+    )
+    apart, loose, looser, twisted = normals(keys[1], (*shape, 4), (*shape, 4, 2), (*shape, 4), (*shape, 15, 3))
 
-    together = jax.random.uniform(keys[0], (*shape, 1), minval=-0.1, maxval=1.1)
-    alone = jax.random.uniform(keys[1], (*shape, 4), minval=-0.1, maxval=1.1)
-    as_one = jax.random.bernoulli(keys[2], 0.5, (*shape, 1))
-    closing = jnp.where(as_one, together + 0.08 * jax.random.normal(keys[3], (*shape, 4)), alone)
-    share = jnp.clip(closing[..., None] + 0.25 * jax.random.normal(keys[4], (*shape, 4, 2)), 0, 1)
+    closing = jnp.where(as_one < 0.5, between(together, -0.1, 1.1) + 0.08 * apart, between(alone, -0.1, 1.1))
+    share = jnp.clip(closing[..., None] + 0.25 * loose, 0, 1)
     first, middle = np.arange(0, 12, 3), np.arange(1, 12, 3)
     knuckle = lower[first, 0] + share[..., 0] * (upper - lower)[first, 0]
     pip = lower[middle, 0] + share[..., 1] * (upper - lower)[middle, 0]
-    dip = 2 / 3 * pip + 0.2 * jax.random.normal(keys[5], pip.shape)
+    dip = 2 / 3 * pip + 0.2 * looser
 
-    angles = 0.3 * upper * jax.random.truncated_normal(keys[6], -3.0, 3.0, (*shape, 15, 3))
+    angles = 0.3 * upper * twisted
     flexion = jnp.stack([knuckle, pip, dip], -1).reshape(*shape, 12)
     spread = 1 - jnp.clip(closing, 0, 0.9)
-    abduction = upper[first, 1] * spread * jax.random.uniform(keys[7], (*shape, 4), minval=-1, maxval=1)
-    thumb = lower[12:] + (upper - lower)[12:] * jax.random.beta(keys[8], 1.2, 1.2, (*shape, 3, 3))
+    abduction = upper[first, 1] * spread * between(aside, -1, 1)
+    thumb = between(thumb, lower[12:], upper[12:])
     angles = angles.at[..., :12, 0].set(flexion).at[..., first, 1].set(abduction).at[..., 12:, :].set(thumb)
     return pose_from_angles(hand, jnp.clip(angles, lower, upper))

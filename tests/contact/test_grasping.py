@@ -5,17 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jhand.contact import close_fingers, palm_normal, sample_grasp, sample_solid, solid_distance
+from jhand.contact import close_fingers, grasping_skin, palm_normal, sample_grasp, sample_solid, solid_distance
 from jhand.contact.grasping import _preshape
 from jhand.geometry import invert_transform, transform
-from jhand.hand import HandParams, forward, joint_angles, pose_from_angles, vertex_landmarks
+from jhand.hand import HandParams, forward, joint_angles, pose_from_angles
 from jhand.hand.anatomy import JOINT_LIMITS
 
 
 @pytest.fixture(scope="module")
 def points(right):
-    few = tuple(range(0, right.num_vertices, 2))
-    return vertex_landmarks(right, few, tuple(map(str, few)))
+    return grasping_skin(right)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 from jhand.data.clip import ClipError, check_clip
 from jhand.data.readers.freihand import FreiHAND
 from jhand.hand import keypoints, load_hand
+from tests.data.clips import params_of
 from tests.data.published import FREIHAND_K as K
 from tests.data.published import write_freihand
 from tests.hand.mano_files import hand_arrays, write_clean

@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8
 
+from jhand.contact.grasping import grasping_skin
 from jhand.contact.solids import solid_faces
 from jhand.data.world.forearm import forearm_faces, wrist_loop
 from jhand.data.world.skin import SkinMap, make_skin_map
 from jhand.hand.files import load_hand
-from jhand.hand.landmark_sets import LandmarkSet, vertex_landmarks
+from jhand.hand.landmark_sets import LandmarkSet
 from jhand.hand.model import HandModel
-
-_EVERY = 2
 
 
 @jax.tree_util.register_dataclass
@@ -25,7 +24,7 @@ class Assets:
     right: HandModel
     left: HandModel
     right_points: LandmarkSet
-    """Some of the right hand's vertices: what grasps are made with."""
+    """The right hand's skin that grasps."""
     right_skin: SkinMap
     left_skin: SkinMap
     arm_faces: tuple[Int[Array, "f 3"], Int[Array, "f 3"]]
@@ -45,7 +44,6 @@ def load_assets(level: str = "default", backgrounds: np.ndarray | None = None) -
         backgrounds: the user's pictures (P, H, W, 3), as `load_backgrounds` gives; by default clutter is drawn.
     """
     right, left = load_hand(level=level), load_hand(side="left", level=level)
-    few = tuple(range(0, right.num_vertices, _EVERY))
     loops = (wrist_loop(right), wrist_loop(left))
     faces = [
         jnp.concatenate([h.faces, jnp.asarray(forearm_faces(h.num_vertices, loop))])
@@ -54,7 +52,7 @@ def load_assets(level: str = "default", backgrounds: np.ndarray | None = None) -
     return Assets(
         right,
         left,
-        vertex_landmarks(right, few, tuple(str(v) for v in few)),
+        grasping_skin(right),
         make_skin_map(right),
         make_skin_map(left),
         (faces[0], faces[1]),

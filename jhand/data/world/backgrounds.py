@@ -9,7 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
+from jhand.draws import between, normals, uniforms
+
 _SHAPES = 14
+_GRIDS = (3, 6, 12, 24)  # how coarse each layer of noise is
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -20,23 +23,22 @@ def clutter(key: Array, size: tuple[int, int]) -> Float[Array, "h w 3"]:
         key: random key.
         size: height and width.
     """
-    keys = jax.random.split(key, 7)
+    keys = jax.random.split(key, 4)
     height, width = size
+    angle, strengths, numbers, here, crowd = uniforms(keys[0], (), (len(_GRIDS),), (_SHAPES, 8), (_SHAPES,), ())
+    tints, *octaves = normals(keys[1], (len(_GRIDS), 3), *((grid, grid) for grid in _GRIDS))
     y, x = jnp.meshgrid(jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing="ij")
-    ends = _colours(keys[0], 2)
-    angle = jax.random.uniform(keys[1], maxval=2 * jnp.pi)
+    ends = _colours(keys[2], 2)
+    angle = 2 * jnp.pi * angle
     share = jax.nn.sigmoid(2 * (x * jnp.cos(angle) + y * jnp.sin(angle)))[..., None]
     picture = ends[0] * (1 - share) + ends[1] * share
-    for octave, grid in enumerate((3, 6, 12, 24)):
-        k = jax.random.fold_in(keys[2], octave)
-        strength = 0.5 * jax.random.uniform(jax.random.fold_in(k, 1)) ** 2
-        tint = 1 + 0.3 * jax.random.normal(jax.random.fold_in(k, 2), (3,))
-        noise = jax.image.resize(jax.random.normal(k, (grid, grid)), size, "linear")
-        picture = picture * jnp.exp(strength * noise[..., None] * tint)
+    noise = jnp.zeros((*size, 3))
+    for octave, strength, tint in zip(octaves, strengths, tints, strict=True):
+        smooth = jax.image.resize(octave, size, "cubic")
+        noise = noise + 0.5 * strength**2 * smooth[..., None] * (1 + 0.3 * tint)
+    picture = picture * jnp.exp(noise)
 
     colours = _colours(keys[3], _SHAPES)
-    numbers = jax.random.uniform(keys[4], (_SHAPES, 8))
-    here = jax.random.bernoulli(keys[5], jax.random.uniform(keys[6]), (_SHAPES,))
 
     def cover(picture: Array, shape: tuple[Array, Array, Array]) -> tuple[Array, None]:
         (cx, cy, long, ratio, turn, kind, stripes, phase), colour, here = shape
@@ -46,7 +48,7 @@ def clutter(key: Array, size: tuple[int, int]) -> Float[Array, "h w 3"]:
         b = a * (0.12 + 0.88 * ratio)
         u, v = (px * c + py * s) / a, (py * c - px * s) / b
         away = jnp.where(kind < 0.5, jnp.maximum(jnp.abs(u), jnp.abs(v)), jnp.sqrt(u * u + v * v))
-        share = here * jax.nn.sigmoid((1 - away) * min(size) * b * 0.5)
+        share = (here < crowd) * jax.nn.sigmoid((1 - away) * min(size) * b * 0.5)
         pattern = 1 + 0.6 * (stripes > 0.6) * jnp.sin((10 + 40 * phase) * u)
         return picture + share[..., None] * ((pattern * (1 + 0.3 * v))[..., None] * colour - picture), None
 
@@ -62,15 +64,13 @@ def from_pictures(key: Array, pictures: ArrayLike, size: tuple[int, int]) -> Flo
         pictures: (P, H, W, 3) uint8 sRGB, as `load_backgrounds` gives.
         size: height and width.
     """
-    keys = jax.random.split(key, 4)
+    number, larger, offset, mirrored = uniforms(key, (), (), (2,), ())
     given = jnp.asarray(pictures)
-    number = jax.random.randint(keys[0], (), 0, given.shape[0])
-    scale = jax.random.uniform(keys[1], (), minval=1.0, maxval=2.5) * jnp.array(
-        [size[0] / given.shape[1], size[1] / given.shape[2]]
-    )
+    chosen = given[(number * given.shape[0]).astype(jnp.int32)]
+    scale = between(larger, 1.0, 2.5) * jnp.array([size[0] / given.shape[1], size[1] / given.shape[2]])
     overhang = jnp.array(given.shape[1:3]) * scale - jnp.array(size)
-    offset = -jax.random.uniform(keys[2], (2,)) * jnp.maximum(overhang, 0)
-    flipped = jnp.where(jax.random.bernoulli(keys[3]), given[number], jnp.flip(given[number], 1))
+    offset = -offset * jnp.maximum(overhang, 0)
+    flipped = jnp.where(mirrored < 0.5, chosen, jnp.flip(chosen, 1))
     linear = (flipped / 255.0) ** 2.2
     return jax.image.scale_and_translate(linear, (*size, 3), (0, 1), scale, offset, "linear")
 
@@ -104,7 +104,6 @@ def load_backgrounds(folder: str | os.PathLike, size: int = 256, most: int = 100
 
 def _colours(key: Array, number: int) -> Array:
     """Linear RGB (number, 3): from grey to vivid, from dark to bright."""
-    keys = jax.random.split(key, 3)
-    vivid = jax.random.uniform(keys[0], (number, 1)) ** 1.5
-    bright = jax.random.uniform(keys[1], (number, 1), minval=0.02, maxval=0.95) ** 1.5
-    return bright * (1 - vivid + vivid * 1.5 * jax.random.uniform(keys[2], (number, 3)))
+    vivid, bright, hue = uniforms(key, (number, 1), (number, 1), (number, 3))
+    vivid = vivid**1.5
+    return between(bright, 0.02, 0.95) ** 1.5 * (1 - vivid + vivid * 1.5 * hue)

@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import Camera, make_camera
 from jhand.geometry.rotations import so3_exp
 from jhand.geometry.se3 import rigid
@@ -37,19 +39,18 @@ def standing(key: Array, points: Array, times: Array, size: tuple[int, int]) -> 
     Returns:
         A camera with leading axis (T,).
     """
-    keys = jax.random.split(key, 7)
+    keys = jax.random.split(key)
+    zoom, fill, around = uniforms(keys[0], (), (), ())
+    above, aside, roll, lens = normals(keys[1], (), (3,), (), ())
     flat = points.reshape(-1, 3)
     centre = (jnp.max(flat, 0) + jnp.min(flat, 0)) / 2
     radius = jnp.max(jnp.linalg.norm(flat - centre, axis=-1))
-    focal = jnp.exp(jax.random.uniform(keys[0], minval=jnp.log(1.0), maxval=jnp.log(3.5))) * max(size)
-    fill = jax.random.uniform(keys[1], minval=0.65, maxval=1.15)
-    distance = jnp.maximum(focal * radius / (0.5 * fill * min(size)), radius + 0.05)
-    around = jax.random.uniform(keys[2], maxval=2 * jnp.pi)
-    above = 0.45 * jax.random.truncated_normal(keys[3], -2.0, 2.0)
+    focal = jnp.exp(between(zoom, np.log(1.0), np.log(3.5))) * max(size)
+    distance = jnp.maximum(focal * radius / (0.5 * between(fill, 0.65, 1.15) * min(size)), radius + 0.05)
+    around, above = 2 * jnp.pi * around, 0.45 * jnp.clip(above, -2, 2)
     away = jnp.stack([jnp.cos(above) * jnp.sin(around), -jnp.sin(above), jnp.cos(above) * jnp.cos(around)])
-    aside = 0.15 * radius * jax.random.normal(keys[4], (3,))
-    T = look_at(centre + distance * away, centre + aside, 0.25 * jax.random.normal(keys[5]))
-    lens = jnp.zeros(8).at[0].set(0.05 * jax.random.normal(keys[6]))
+    T = look_at(centre + distance * away, centre + 0.15 * radius * aside, 0.25 * roll)
+    lens = jnp.zeros(8).at[0].set(0.05 * lens)
     number = times.shape[0]
     return _camera(focal, jnp.broadcast_to(T, (number, 4, 4)), jnp.broadcast_to(lens, (number, 8)), size)
 
@@ -66,18 +67,16 @@ def head_mounted(key: Array, points: Array, times: Array, size: tuple[int, int])
     Returns:
         A camera with leading axis (T,).
     """
-    keys = jax.random.split(key, 8)
-    focal = jax.random.uniform(keys[0], minval=0.45, maxval=0.8) * max(size)
-    number = 12
-    lasts = jax.random.uniform(keys[1], (number,), minval=0.3, maxval=1.2)
-    starts = jnp.cumsum(lasts + jax.random.uniform(keys[2], (number,), maxval=0.6)) - lasts - 1.0
-    progress = between_keyframes(times, starts, lasts)
-    eye = move_points(progress, 0.02 * jax.random.normal(keys[3], (number + 1, 3)))
-    gaze = move_points(progress, 0.12 * jax.random.normal(keys[4], (number + 1, 3)))
-    roll = move_points(progress, 0.08 * jax.random.normal(keys[5], (number + 1,)))
-    target = jnp.mean(points, (0, 1)) + 0.06 * jax.random.normal(keys[6], (3,))
-    T = jax.vmap(look_at)(eye, target + gaze, roll)
-    lens = jnp.zeros(8).at[:2].set(jnp.array([-0.08, 0.01]) * jax.random.uniform(keys[7]))
+    keys, number = jax.random.split(key), 12
+    wide, lasts, rests, lens = uniforms(keys[0], (), (number,), (number,), ())
+    eyes, gazes, rolls, aside = normals(keys[1], (number + 1, 3), (number + 1, 3), (number + 1,), (3,))
+    focal = between(wide, 0.45, 0.8) * max(size)
+    lasts = between(lasts, 0.3, 1.2)
+    progress = between_keyframes(times, jnp.cumsum(lasts + 0.6 * rests) - lasts - 1.0, lasts)
+    eye = move_points(progress, 0.02 * eyes)
+    gaze = move_points(progress, 0.08 * gazes)
+    T = jax.vmap(look_at)(eye, jnp.mean(points, (0, 1)) + 0.06 * aside + gaze, move_points(progress, 0.08 * rolls))
+    lens = jnp.zeros(8).at[:2].set(jnp.array([-0.08, 0.01]) * lens)
     return _camera(focal, T, jnp.broadcast_to(lens, (times.shape[0], 8)), size)
 
 

@@ -19,8 +19,9 @@ from jhand.data.world.assets import Assets
 from jhand.data.world.backgrounds import clutter, from_pictures
 from jhand.data.world.cameras import standing
 from jhand.data.world.forearm import forearm_colours, forearm_rings
-from jhand.data.world.scripts import LONGEST, Actors, one_hand
+from jhand.data.world.scripts import LONGEST, Actors, no_solids, one_hand
 from jhand.data.world.skin import skin_colour
+from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import Camera, project
 from jhand.geometry.rotations import so3_exp
 from jhand.geometry.se3 import invert_transform, rigid, transform
@@ -101,7 +102,7 @@ def sample_scene(key: Array, config: WorldConfig, assets: Assets) -> WorldScene:
         config: of the world.
         assets: what can appear.
     """
-    keys = jax.random.split(key, 16)
+    keys = jax.random.split(key, 10)
     times, jitter = _instants(keys[0], config)
     actors = config.script(keys[1], assets, times)
     num_hands, num_objects = actors.T_world_wrist.shape[0], actors.T_world_object.shape[0]
@@ -119,20 +120,21 @@ def sample_scene(key: Array, config: WorldConfig, assets: Assets) -> WorldScene:
     solids = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), actors.solids, occluders)
     solid_colours = jax.vmap(_solid_colour)(jax.random.split(keys[5], num_objects + config.occluders), solids)
     lights, ambient = _lights(keys[6])
+    sleeved, cloth, gloss = uniforms(keys[7], (), (3,), ())
     return WorldScene(
         actors=actors,
         cameras=cameras,
         hand_colours=tuple(skin),
-        sleeve=jnp.broadcast_to(jax.random.bernoulli(keys[7], 0.5), (num_hands,)).astype(jnp.float32),
-        cloth=jax.random.uniform(keys[8], (3,), maxval=0.9) ** 1.5,
+        sleeve=jnp.broadcast_to(sleeved < 0.5, (num_hands,)).astype(jnp.float32),
+        cloth=(0.9 * cloth) ** 1.5,
         solid_colours=solid_colours,
         occluders=occluders,
         T_world_occluder=T_world_occluder,
         lights=lights,
         ambient=ambient,
-        gloss=0.35 * jax.random.uniform(keys[9]) ** 2,
-        background=jax.vmap(lambda k: _background(k, config, assets))(jax.random.split(keys[10], config.views)),
-        sensor=_sensor(keys[11]),
+        gloss=0.35 * gloss**2,
+        background=jax.vmap(lambda k: _background(k, config, assets))(jax.random.split(keys[8], config.views)),
+        sensor=_sensor(keys[9]),
     )
 
 
@@ -263,14 +265,13 @@ def make_clips(seed: ArrayLike, numbers: ArrayLike, config: WorldConfig, assets:
 
 def _instants(key: Array, config: WorldConfig) -> tuple[Array, Array]:
     """Times (N,) and where in a pixel (N, 2) the samples of all frames are taken."""
-    keys = jax.random.split(key, 3)
-    shutter = jax.random.uniform(keys[0], maxval=0.7) ** 2 / config.fps
+    shutter, angle = uniforms(key, (), (config.frames, config.samples))
+    shutter = (0.7 * shutter) ** 2 / config.fps
     share = jnp.arange(config.samples) / max(config.samples, 1)
     frames = jnp.arange(config.frames) / config.fps
     times = (frames[:, None] + shutter * share).reshape(-1)
     # half a pixel away from the first, which is the one that is annotated
-    angle = jax.random.uniform(keys[1], (config.frames, config.samples), maxval=2 * jnp.pi)
-    jitter = 0.5 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1).at[:, 0].set(0)
+    jitter = 0.5 * jnp.stack([jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], -1).at[:, 0].set(0)
     return times, jitter.reshape(-1, 2)
 
 
@@ -373,54 +374,48 @@ def _surface_points(assets: Assets, solid: Solid) -> Array:
 def _occluders(key: Array, config: WorldConfig, points: Array, cameras: Camera) -> tuple[Solid, Array]:
     """Things between the hands and the first camera; those that are absent stand far behind it."""
     number = config.occluders
-    keys = jax.random.split(key, 7)
-    solids = jax.vmap(sample_solid)(jax.random.split(keys[0], number)) if number else _no_solids(key)
-    scale = jax.random.uniform(keys[1], (number, 1), minval=0.4, maxval=1.0)
-    solids = Solid(solids.kind, solids.half_size * scale, solids.roundness)
+    keys = jax.random.split(key, 3)
+    solids = jax.vmap(sample_solid)(jax.random.split(keys[0], number)) if number else no_solids()
+    scale, share, here = uniforms(keys[1], (number, 1), (number, 1), (number, 1))
+    aside, turn = normals(keys[2], (number, 3), (number, 3))
+    solids = Solid(solids.kind, solids.half_size * between(scale, 0.4, 1.0), solids.roundness)
     eye = invert_transform(cameras.T_cam_world[0, 0])[:3, 3]
-    target = jnp.mean(points[0], 0) + 0.07 * jax.random.normal(keys[2], (number, 3))
-    share = jax.random.uniform(keys[3], (number, 1), minval=0.25, maxval=0.8)
+    target = jnp.mean(points[0], 0) + 0.07 * aside
     towards = eye - target
-    reach = jnp.minimum(jnp.linalg.norm(towards, axis=-1, keepdims=True), 0.6)
-    there = target + share * reach * towards / jnp.maximum(jnp.linalg.norm(towards, axis=-1, keepdims=True), 1e-6)
+    far = jnp.maximum(jnp.linalg.norm(towards, axis=-1, keepdims=True), 1e-6)
+    there = target + between(share, 0.25, 0.8) * jnp.minimum(far, 0.6) * towards / far
     behind = eye + 50.0 * (eye - target)
-    here = jax.random.bernoulli(keys[4], config.occluded, (number, 1))
-    R = so3_exp(2 * jax.random.normal(keys[5], (number, 3)))
-    return solids, rigid(R, jnp.where(here, there, behind))
-
-
-def _no_solids(key: Array) -> Solid:
-    return jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), sample_solid(key))
+    return solids, rigid(so3_exp(2 * turn), jnp.where(here < config.occluded, there, behind))
 
 
 def _solid_colour(key: Array, solid: Solid) -> Array:
     """(386, 3) linear RGB: plain, striped, checkered or speckled."""
-    keys = jax.random.split(key, 5)
-    v = solid_vertices(solid)
-    two = jax.random.uniform(keys[0], (2, 3), minval=0.01, maxval=0.9) ** 1.5
-    waves = jax.random.normal(keys[1], (3, 3)) * jnp.array([[120.0], [250.0], [500.0]])
-    share = jax.nn.sigmoid(6 * jnp.sum(jnp.sin(v @ waves.T) * jax.random.normal(keys[2], (3,)), -1, keepdims=True))
-    share = jnp.where(jax.random.bernoulli(keys[3], 0.4), share, 0.0)
+    keys = jax.random.split(key)
+    two, patterned = uniforms(keys[0], (2, 3), ())
+    waves, strengths = normals(keys[1], (3, 3), (3,))
+    two = between(two, 0.01, 0.9) ** 1.5
+    along = jnp.matmul(solid_vertices(solid), waves.T * jnp.array([120.0, 250.0, 500.0]), precision=HIGHEST)
+    share = jax.nn.sigmoid(6 * jnp.sum(jnp.sin(along) * strengths, -1, keepdims=True))
+    share = jnp.where(patterned < 0.4, share, 0.0)
     return two[0] * (1 - share) + two[1] * share
 
 
 def _lights(key: Array) -> tuple[tuple[Light, ...], Array]:
     """A lamp that casts shadows, another that does not, and light from everywhere, all of a warm or cold white."""
-    keys = jax.random.split(key, 5)
-    directions = jax.random.normal(keys[0], (2, 3)) + jnp.array([[0.0, -0.8, 0.0], [0.0, -0.3, 0.0]])
+    keys = jax.random.split(key)
+    directions, warmth = normals(keys[0], (2, 3), (3, 1))
+    directions = directions + jnp.array([[0.0, -0.8, 0.0], [0.0, -0.3, 0.0]])
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
-    warmth = 0.25 * jax.random.normal(keys[1], (3, 1)) * jnp.array([1.0, 0.1, -1.0])
-    power = jax.random.uniform(keys[2], (3, 1), minval=0.2, maxval=1.0) * jnp.array([[1.3], [0.7], [0.6]])
-    colours = power * jnp.exp(warmth)
+    power = jax.random.uniform(keys[1], (3, 1), minval=0.2, maxval=1.0) * jnp.array([[1.3], [0.7], [0.6]])
+    colours = power * jnp.exp(0.15 * warmth * jnp.array([1.0, 0.1, -1.0]))
     return (Light(directions[0], colours[0], shadows=True), Light(directions[1], colours[1])), colours[2]
 
 
 def _background(key: Array, config: WorldConfig, assets: Assets) -> Array:
     size = (config.surround * config.size[0], config.surround * config.size[1])
     keys = jax.random.split(key)
-    picture = (
-        from_pictures(keys[0], assets.backgrounds, size) if assets.backgrounds.shape[0] else clutter(keys[0], size)
-    )
+    own = assets.backgrounds
+    picture = from_pictures(keys[0], own, size) if own.shape[0] else clutter(keys[0], size)
     return picture * jnp.exp(0.5 * jax.random.normal(keys[1]))
 
 
@@ -454,14 +449,16 @@ def _bilinear(picture: Array, u: Array, v: Array) -> Array:
 
 def _sensor(key: Array) -> dict[str, Array]:
     """A camera's electronics: exposure, white balance, noise of photons and of reading, blur, contrast."""
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key)
+    photons, reading, blur = uniforms(keys[0], (), (), ())
+    exposure, white, contrast = normals(keys[1], (), (3,), ())
     return {
-        "exposure": jnp.exp(0.35 * jax.random.normal(keys[0])),
-        "white": jnp.exp(0.08 * jax.random.normal(keys[1], (3,))),
-        "photons": 0.03 * jax.random.uniform(keys[2]) ** 2,
-        "reading": 0.02 * jax.random.uniform(keys[3]) ** 2,
-        "blur": jax.random.uniform(keys[4], minval=0.25, maxval=0.8),
-        "contrast": jnp.exp(0.12 * jax.random.normal(keys[5])),
+        "exposure": jnp.exp(0.35 * exposure),
+        "white": jnp.exp(0.08 * white),
+        "photons": 0.03 * photons**2,
+        "reading": 0.02 * reading**2,
+        "blur": between(blur, 0.25, 0.8),
+        "contrast": jnp.exp(0.12 * contrast),
     }
 
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
-from jhand.contact.grasping import palm_normal
-from jhand.geometry.mesh import vertex_normals
+from jhand.contact.grasping import link_axes, palmar_cosine
+from jhand.draws import between, uniforms
 from jhand.hand.model import PARENTS, HandModel
 
+HIGHEST = lax.Precision.HIGHEST
 # optical depth of a unit of pigment in red, green and blue; the ground they darken
 _MELANIN = np.array([1.0, 1.3, 1.62], np.float32)
 _BLOOD = np.array([0.25, 1.0, 0.75], np.float32)
@@ -39,22 +41,10 @@ class SkinMap:
 def make_skin_map(hand: HandModel) -> SkinMap:
     """Where the marks of a hand's skin are, from its skeleton and its rest mesh."""
     v = np.asarray(hand.v_template, np.float64)
-    joints, axes = np.asarray(hand.joint_basis[0], np.float64), np.asarray(hand.axes, np.float64)
-    normals = np.asarray(vertex_normals(hand.v_template, hand.faces), np.float64)
+    joints = np.asarray(hand.joint_basis[0], np.float64)
     link = np.asarray(hand.weights).argmax(1)
-    ends = {joint: joints[joint + 1] for joint in range(1, 16) if joint % 3}
-    ends |= {joint: v[tip] for joint, tip in zip((15, 3, 6, 12, 9), hand.tips, strict=True)}
-
-    flexes_to = np.tile(np.asarray(palm_normal(hand), np.float64), (16, 1))
-    along = np.zeros((16, 3))
-    along[0] = joints[4] - joints[0]
-    for joint in range(1, 16):
-        along[joint] = ends[joint] - joints[joint]
-        flexes_to[joint] = np.cross(axes[joint - 1, :, 0], along[joint])
-    flexes_to /= np.linalg.norm(flexes_to, axis=-1, keepdims=True)
-    length = np.linalg.norm(along, axis=-1)
-    along = along / length[:, None]
-    palmar = np.sum(normals * flexes_to[link], -1)
+    along, length, flexes_to = link_axes(hand)
+    palmar = palmar_cosine(hand)
 
     crease, knuckle, nail = np.zeros(len(v)), np.zeros(len(v)), np.zeros(len(v))
     for joint in range(1, 16):
@@ -86,15 +76,14 @@ def skin_colour(key: Array, marks: SkinMap) -> Float[Array, "v 3"]:
         key: the same for both hands of a person.
         marks: of the hand.
     """
-    keys = jax.random.split(key, 8)
-    melanin = jax.random.uniform(keys[0], minval=0.05, maxval=2.6)
-    blood = jax.random.uniform(keys[1], minval=0.05, maxval=0.4)
-    creases, knuckles, nails = jax.random.uniform(keys[2], (3,), minval=0.2, maxval=1.0)
+    keys = jax.random.split(key)
+    melanin, blood, strengths, phase, mottling, paint, painted = uniforms(keys[0], (), (), (3,), (6,), (2,), (3,), ())
+    melanin, blood = between(melanin, 0.05, 2.6), between(blood, 0.05, 0.4)
+    creases, knuckles, nails = between(strengths, 0.2, 1.0)
     # palms hold little melanin; mottling is a few waves over the rest hand
-    waves = 150.0 * jax.random.normal(keys[3], (6, 3))
-    phase = jax.random.uniform(keys[4], (6,), maxval=2 * jnp.pi)
-    mottled = jnp.mean(jnp.sin(marks.rest @ waves.T + phase), -1)
-    mottling = jax.random.uniform(keys[5], (2,), maxval=0.25)
+    waves = 150.0 * jax.random.normal(keys[1], (6, 3))
+    mottled = jnp.mean(jnp.sin(jnp.matmul(marks.rest, waves.T, precision=HIGHEST) + 2 * jnp.pi * phase), -1)
+    mottling = 0.25 * mottling
     dark = melanin * (1 - 0.6 * marks.palm) * (1 + mottling[0] * mottled) + 0.5 * creases * marks.crease
     dark = dark + 0.25 * melanin * knuckles * marks.knuckle
     red = blood * (1 + 0.4 * marks.palm + 0.5 * knuckles * marks.knuckle) + 0.15 * creases * marks.crease
@@ -102,8 +91,7 @@ def skin_colour(key: Array, marks: SkinMap) -> Float[Array, "v 3"]:
     skin = _GROUND * jnp.exp(-dark[:, None] * _MELANIN - red[:, None] * _BLOOD)
     # a nail lets its bed shine through, pale at all tones; some are painted
     bed = _GROUND * jnp.exp(-(0.4 * melanin) * _MELANIN - (blood + 0.15) * _BLOOD)
-    paint = jax.random.uniform(keys[6], (3,), maxval=0.8)
-    painted = jax.random.bernoulli(keys[7], 0.12)
-    nail = jnp.where(painted, paint, bed)
+    painted = painted < 0.12
+    nail = jnp.where(painted, 0.8 * paint, bed)
     share = (marks.nail * jnp.where(painted, 1.0, nails))[:, None]
     return jnp.asarray(skin * (1 - share) + nail * share)
