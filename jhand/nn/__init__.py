@@ -1,5 +1,38 @@
 """Layers that systems share: scans, convolutions, attention, graphs, backbones, heads."""
 
+from jhand.nn.attention import MLP as MLP
+from jhand.nn.attention import CrossAttention as CrossAttention
+from jhand.nn.attention import Decoder as Decoder
+from jhand.nn.attention import DecoderBlock as DecoderBlock
+from jhand.nn.attention import DropPath as DropPath
+from jhand.nn.attention import Encoder as Encoder
+from jhand.nn.attention import EncoderBlock as EncoderBlock
+from jhand.nn.attention import LearnedPositions as LearnedPositions
+from jhand.nn.attention import SelfAttention as SelfAttention
+from jhand.nn.attention import attend as attend
+from jhand.nn.attention import sinusoidal_positions as sinusoidal_positions
+from jhand.nn.convolution import DepthwiseConv as DepthwiseConv
+from jhand.nn.convolution import depthwise_conv as depthwise_conv
+from jhand.nn.discriminator import PoseDiscriminator as PoseDiscriminator
+from jhand.nn.discriminator import lsgan_discriminator_loss as lsgan_discriminator_loss
+from jhand.nn.discriminator import lsgan_generator_loss as lsgan_generator_loss
+from jhand.nn.graph import HAND_EDGES as HAND_EDGES
+from jhand.nn.graph import GraphConv as GraphConv
+from jhand.nn.graph import NodewiseGraphConv as NodewiseGraphConv
+from jhand.nn.graph import adjacency as adjacency
+from jhand.nn.graph import normalised_adjacency as normalised_adjacency
+from jhand.nn.heads import HandEstimate as HandEstimate
+from jhand.nn.heads import HandHead as HandHead
+from jhand.nn.heads import mean_estimate as mean_estimate
+from jhand.nn.heads import translation_from_estimate as translation_from_estimate
+from jhand.nn.mamba import SS2D as SS2D
+from jhand.nn.mamba import DirectionalScan as DirectionalScan
+from jhand.nn.mamba import Mamba as Mamba
+from jhand.nn.mamba import SelectiveSSM as SelectiveSSM
+from jhand.nn.mamba import VSSBlock as VSSBlock
+from jhand.nn.resnet import ResNet as ResNet
+from jhand.nn.sampling import pixels_from_normalised as pixels_from_normalised
+from jhand.nn.sampling import sample_bilinear as sample_bilinear
 from jhand.nn.scan import selective_scan as selective_scan
 from jhand.nn.scan import selective_scan_along as selective_scan_along
 from jhand.nn.scan import selective_scan_associative as selective_scan_associative
@@ -8,3 +41,4 @@ from jhand.nn.scan import selective_scan_sequential as selective_scan_sequential
 from jhand.nn.scan import selective_scan_step as selective_scan_step
 from jhand.nn.scan import ssd as ssd
 from jhand.nn.scan import ssd_step as ssd_step
+from jhand.nn.vit import ViT as ViT
