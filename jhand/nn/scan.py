@@ -257,26 +257,30 @@ def ssd(
             f"got {x.shape}, {dt.shape}, {B.shape}, {C.shape}"
         )
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    per_head = (groups, heads // groups)
-    tokens = (
-        x.astype(dtype).reshape(-1, length, *per_head, width),
-        dt.astype(dtype).reshape(-1, length, *per_head),
-        B.astype(dtype).reshape(-1, length, groups, size),
-        C.astype(dtype).reshape(-1, length, groups, size),
-    )
-    A = A.astype(dtype).reshape(per_head)
-    start = jnp.zeros((len(tokens[0]), *per_head, width, size), dtype)
-    if state is not None:
-        start = jnp.asarray(state, dtype).reshape(start.shape)
 
+    def by_group(v: Array) -> Array:
+        """(..., L, G or H, ...) to (batch of groups, L, heads of a group, ...): groups have nothing to do together."""
+        v = v.reshape(-1, length, groups, v.shape[len(batch) + 1] // groups, *v.shape[len(batch) + 2 :])
+        return jnp.moveaxis(v, 2, 1).reshape(-1, length, *v.shape[3:])
+
+    dt = dt.astype(dtype)
+    entering = by_group(x.astype(dtype) * dt[..., None])
+    tokens = (
+        by_group(dt * A.astype(dtype)),
+        entering,
+        by_group(B.astype(dtype))[:, :, 0],
+        by_group(C.astype(dtype))[:, :, 0],
+    )
+    shape = (len(entering), heads // groups, width, size)
+    start = jnp.zeros(shape, dtype) if state is None else jnp.asarray(state, dtype).reshape(shape)
     if length <= _SSD_CHUNK:
-        y, total, added = _within_chunk(A, *tokens)
+        y, total, added = _within_chunk(*tokens)
         if state is not None:
             y = y + _from_start(start, total, tokens[3])
         last = _handed_on(start, total, added)
     else:
-        y, last = _between_chunks(A, tokens, start)
-    y = y.reshape(x.shape)
+        y, last = _between_chunks(tokens, start)
+    y = jnp.moveaxis(y.reshape(-1, groups, *y.shape[1:]), 1, 2).reshape(x.shape)
     if D is not None:
         y = y + jnp.asarray(D, dtype)[:, None] * x
     return y.astype(x.dtype), last.reshape(*batch, heads, width, size)
@@ -416,44 +420,40 @@ def _in_chunks(tokens: PyTree, at_most: int) -> PyTree:
     return jax.tree.map(cut, tokens)
 
 
-# Axes of the SSD form: b batch, n chunks, q and k tokens of one, g groups, r heads of a group, p channels, s state.
+# Axes of the SSD form: b batch, q and k tokens of a chunk, h heads, p channels, s state.
 
 
-def _within_chunk(A: Array, x: Array, dt: Array, B: Array, C: Array) -> tuple[Array, Array, Array]:
-    """Chunks (b, q, ...), each from a state of zero: y (b, q, g, r, p); the log of the decay up to each token, itself
-    included, (b, q, g, r); the state (b, g, r, p, s) at the end.
+def _within_chunk(rates: Array, entering: Array, B: Array, C: Array) -> tuple[Array, Array, Array]:
+    """Chunks, each from a state of zero: y (b, q, h, p); the log of the decay up to each token, itself included,
+    (b, q, h); the state (b, h, p, s) at the end. Of dt A (b, q, h), dt x (b, q, h, p), B and C (b, q, s).
     """
-    total = jnp.cumsum(dt * A, 1)
-    by_head = jnp.moveaxis(total, 1, -1)  # (b, g, r, q)
-    earlier = jnp.tri(x.shape[1], dtype=bool)
+    total = jnp.cumsum(rates, 1)
+    earlier = jnp.tri(rates.shape[1], dtype=bool)[..., None]
     # masked before exp: what comes later would overflow, and its gradient with it
-    decay = jnp.exp(jnp.where(earlier, by_head[..., :, None] - by_head[..., None, :], -jnp.inf))
-    entering = x * dt[..., None]
-    pairs = jnp.einsum("bqgs,bkgs->bgqk", C, B)[:, :, None] * decay
-    y = jnp.einsum("bgrqk,bkgrp->bqgrp", pairs, entering)
+    decay = jnp.exp(jnp.where(earlier, total[:, :, None] - total[:, None], -jnp.inf))
+    y = jnp.einsum("bqkh,bkhp->bqhp", jnp.einsum("bqs,bks->bqk", C, B)[..., None] * decay, entering)
     left = jnp.exp(total[:, -1:] - total)
-    return y, total, jnp.einsum("bkgrp,bkgs->bgrps", entering * left[..., None], B)
+    return y, total, jnp.einsum("bkhp,bks->bhps", entering * left[..., None], B)
 
 
 def _from_start(start: Array, total: Array, C: Array) -> Array:
-    """What a state (b, g, r, p, s) before a chunk gives to the y (b, q, g, r, p) of its tokens."""
-    return jnp.einsum("bqgs,bgrps->bqgrp", C, start) * jnp.exp(total)[..., None]
+    """What a state (b, h, p, s) before a chunk gives to the y (b, q, h, p) of its tokens."""
+    return jnp.einsum("bqs,bhps->bqhp", C, start) * jnp.exp(total)[..., None]
 
 
 def _handed_on(start: Array, total: Array, added: Array) -> Array:
-    """The state (b, g, r, p, s) after a chunk."""
+    """The state (b, h, p, s) after a chunk."""
     return jnp.exp(total[:, -1])[..., None, None] * start + added
 
 
-def _between_chunks(A: Array, tokens: tuple[Array, ...], start: Array) -> tuple[Array, Array]:
-    """y (b, L, g, r, p) and the last state of more tokens (b, L, ...) than a chunk has."""
+def _between_chunks(tokens: tuple[Array, ...], start: Array) -> tuple[Array, Array]:
+    """y (b, L, h, p) and the last state of more tokens (b, L, ...) than a chunk has."""
     batch, length = tokens[0].shape[:2]
-    chunks = jax.vmap(lambda one: _in_chunks(one, _SSD_CHUNK))(tokens)  # (b, n, q, ...)
+    chunks = jax.vmap(lambda one: _in_chunks(one, _SSD_CHUNK))(tokens)  # (b, chunks, q, ...)
     number = chunks[0].shape[1]
     merged = tuple(v.reshape(-1, *v.shape[2:]) for v in chunks)
-    y, total, added = _within_chunk(A, *merged)
+    y, total, added = _within_chunk(*merged)
     by_chunk = tuple(jnp.swapaxes(v.reshape(batch, number, *v.shape[1:]), 0, 1) for v in (total, added))
     last, starts = lax.scan(lambda h, chunk: (_handed_on(h, *chunk), h), start, by_chunk)
-    starts = jnp.swapaxes(starts, 0, 1).reshape(added.shape)
-    y = y + _from_start(starts, total, merged[3])
+    y = y + _from_start(jnp.swapaxes(starts, 0, 1).reshape(added.shape), total, merged[3])
     return y.reshape(batch, -1, *y.shape[2:])[:, :length], last

@@ -42,7 +42,9 @@ def test_both_learn_against_each_other():
     @jax.jit
     def losses(p, fake):
         scores = net.apply(p, fake, betas)
-        return jnp.mean(lsgan_discriminator_loss(net.apply(p, real, betas), scores)), jnp.mean(lsgan_generator_loss(scores))
+        return jnp.mean(lsgan_discriminator_loss(net.apply(p, real, betas), scores)), jnp.mean(
+            lsgan_generator_loss(scores)
+        )
 
     of_p, of_fake = jax.jit(jax.grad(lambda p, f: losses(p, f)[0])), jax.jit(jax.grad(lambda p, f: losses(p, f)[1], 1))
     better = jax.tree.map(lambda v, g: v - 1e-3 * g, p, of_p(p, fake))

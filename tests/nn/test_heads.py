@@ -26,7 +26,9 @@ def test_the_first_estimate_is_the_mean_hand(right):
     start = mean_estimate(right)
     y, p = HandHead().init_with_output(jax.random.key(0), x, start)
     R = np.asarray(y.rotations)
-    np.testing.assert_allclose(R[:, 1:], np.broadcast_to(so3_exp(right.hands_mean.reshape(15, 3)), (3, 15, 3, 3)), atol=0.1)
+    np.testing.assert_allclose(
+        R[:, 1:], np.broadcast_to(so3_exp(right.hands_mean.reshape(15, 3)), (3, 15, 3, 3)), atol=0.1
+    )
     np.testing.assert_allclose(R[:, 0], np.broadcast_to(np.eye(3), (3, 3, 3)), atol=0.1)
     np.testing.assert_allclose(np.swapaxes(R, -1, -2) @ R, np.broadcast_to(np.eye(3), R.shape), atol=1e-5)
     assert set(p["params"]) == {"pose", "betas", "camera"}
@@ -46,5 +48,5 @@ def test_the_weak_camera_is_a_place_before_a_full_one():
     camera, focal, size = np.array([[2.0, 0.03, -0.02]], np.float32), 5000.0, 256.0
     point = np.array([0.01, 0.02, 0.0]) + np.asarray(translation_from_estimate(camera, focal, size)[0], np.float64)
     pixel = focal * point[:2] / point[2]
-    np.testing.assert_allclose(pixel / (size / 2), 2.0 * (np.array([0.01, 0.02]) + [0.03, -0.02]), atol=1e-5)
+    np.testing.assert_allclose(pixel / (size / 2), [2.0 * (0.01 + 0.03), 2.0 * (0.02 - 0.02)], atol=1e-5)
     assert np.isfinite(translation_from_estimate(np.zeros((2, 3), np.float32), focal, size)).all()
