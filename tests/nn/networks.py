@@ -14,11 +14,16 @@ def shapes(module, *inputs, **options):
     return jax.eval_shape(lambda: module.init_with_output(keys, *inputs, **options))
 
 
-def fill(module, *inputs, seed=0, method=None):
-    """Variables of a network, small random numbers: nothing is compiled to make them, and no part starts at zero."""
-    rng = np.random.default_rng(seed)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, method=method))
-    return jax.tree.map(lambda v: jnp.asarray(rng.normal(0, 0.2, v.shape), v.dtype), variables)
+def fill(module, *inputs):
+    """Variables of a network, small random numbers in numpy: nothing is compiled for them, no part starts at zero."""
+    rng = np.random.default_rng(0)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))
+    return jax.tree.map(lambda v: rng.normal(0, 0.2, v.shape).astype(v.dtype), variables)
+
+
+def run(module, variables, *inputs, **options):
+    """Outputs of a network, compiled as a whole: one by one, its operations would take longer to compile."""
+    return jax.jit(lambda *given: module.apply(*given, **options))(variables, *inputs)
 
 
 def count(variables):

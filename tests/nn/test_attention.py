@@ -15,7 +15,7 @@ from jhand.nn import (
     attend,
     sinusoidal_positions,
 )
-from tests.nn.networks import draw, fill, shapes
+from tests.nn.networks import draw, fill, run, shapes
 
 
 def slow_attention(q, k, v, allowed):
@@ -35,7 +35,7 @@ def test_attention_is_the_definition():
     mask[..., 0] = True
     everything = np.ones((5, 6), bool)
     for given, causal in ((None, False), (mask, False), (mask[0, 0], False), (mask, True)):
-        y = attend(q, k, v, mask=given, causal=causal)
+        y = jax.jit(lambda mask, causal=causal: attend(q, k, v, mask=mask, causal=causal))(given)
         allowed = everything if given is None else np.broadcast_to(given, (2, 3, 5, 6))
         allowed = np.broadcast_to(np.tril(allowed) if causal else allowed, (2, 3, 5, 6))
         for b in np.ndindex(2, 3):
@@ -46,7 +46,7 @@ def test_modules_attend_with_their_parameters():
     x, context = draw(1, 2, 4, 6), draw(2, 2, 3, 5)
     module = SelfAttention(heads=2)
     p = fill(module, x)
-    y = module.apply(p, x)
+    y = run(module, p, x)
     qkv, out = p["params"]["qkv"], p["params"]["out"]
     q, k, v = np.moveaxis(np.einsum("btc,cinh->btinh", x, qkv["kernel"]) + qkv["bias"], 2, 0)
     expected = np.einsum("btnh,nhc->btc", attend(q, k, v), out["kernel"]) + out["bias"]
@@ -54,7 +54,7 @@ def test_modules_attend_with_their_parameters():
 
     module = CrossAttention(heads=2)
     p = fill(module, x, context)
-    found = module.apply(p, x, context)
+    found = run(module, p, x, context)
     q = np.einsum("btc,cnh->btnh", x, p["params"]["query"]["kernel"]) + p["params"]["query"]["bias"]
     kv = p["params"]["key_value"]
     k, v = np.moveaxis(np.einsum("btc,cinh->btinh", context, kv["kernel"]) + kv["bias"], 2, 0)
@@ -98,9 +98,9 @@ def test_tokens_see_what_they_may():
     context = draw(4, 1, 4, 6)
     decoder = Decoder(layers=2, heads=2, causal=True)
     p = fill(decoder, x, context)
-    run = jax.jit(decoder.apply)
-    y = run(p, x, context)
-    changed = run(p, x.at[:, 3:, 0].add(1), context)
+    decode = jax.jit(decoder.apply)
+    y = decode(p, x, context)
+    changed = decode(p, x.at[:, 3:, 0].add(1), context)
     np.testing.assert_allclose(changed[:, :3], y[:, :3], atol=1e-5)
     assert np.abs(changed[:, 3:] - y[:, 3:]).min() > 1e-5
 
@@ -108,7 +108,7 @@ def test_tokens_see_what_they_may():
     other = context.at[:, 2, 0].add(1)
     masked = jax.jit(lambda c: decoder.apply(p, x, c, context_mask=hidden))
     np.testing.assert_allclose(masked(other), masked(context), atol=1e-6)
-    assert np.abs(run(p, x, other) - y).max() > 1e-4
+    assert np.abs(decode(p, x, other) - y).max() > 1e-4
 
 
 def test_half_precision_computes_in_half_and_keeps_parameters():
@@ -120,12 +120,12 @@ def test_half_precision_computes_in_half_and_keeps_parameters():
 
 def test_drop_path_leaves_samples_out_and_keeps_the_mean():
     x = jnp.ones((4000, 2, 3))
-    run = lambda **given: DropPath().apply({}, x, 0.25, rngs={"dropout": jax.random.key(0)}, **given)  # noqa: E731
-    y = np.asarray(run(deterministic=False))
+    drop = lambda **given: DropPath().apply({}, x, 0.25, rngs={"dropout": jax.random.key(0)}, **given)  # noqa: E731
+    y = np.asarray(drop(deterministic=False))
     np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
     assert (y == y[:, :1, :1]).all()  # whole samples
     assert abs(y.mean() - 1) < 0.03
-    np.testing.assert_array_equal(run(deterministic=True), x)
+    np.testing.assert_array_equal(drop(deterministic=True), x)
 
 
 def test_dropout_needs_a_key_and_only_in_training():
@@ -133,10 +133,10 @@ def test_dropout_needs_a_key_and_only_in_training():
     encoder = Encoder(layers=2, heads=2, dropout=0.5, drop_path=0.5)
     p = fill(encoder, x)
     with pytest.raises(flax.errors.InvalidRngError):
-        encoder.apply(p, x, deterministic=False)
-    run = jax.jit(lambda key: encoder.apply(p, x, deterministic=False, rngs={"dropout": key}))
-    assert np.abs(run(jax.random.key(0)) - run(jax.random.key(1))).max() > 1e-3
-    np.testing.assert_array_equal(run(jax.random.key(0)), run(jax.random.key(0)))
+        jax.eval_shape(lambda: encoder.apply(p, x, deterministic=False))
+    train = jax.jit(lambda key: encoder.apply(p, x, deterministic=False, rngs={"dropout": key}))
+    assert np.abs(train(jax.random.key(0)) - train(jax.random.key(1))).max() > 1e-3
+    np.testing.assert_array_equal(train(jax.random.key(0)), train(jax.random.key(0)))
 
 
 def test_positions():
@@ -149,6 +149,6 @@ def test_positions():
     learned = LearnedPositions(5)
     x = jnp.zeros((2, 3, 4))
     p = fill(learned, x)
-    np.testing.assert_array_equal(learned.apply(p, x)[1], p["params"]["places"][:3])
+    np.testing.assert_array_equal(run(learned, p, x)[1], p["params"]["places"][:3])
     with pytest.raises(ValueError, match="5 learned positions, got 6"):
         learned.apply(p, jnp.zeros((6, 4)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jhand.nn import HAND_EDGES, GraphConv, NodewiseGraphConv, adjacency, normalised_adjacency
-from tests.nn.networks import draw, fill
+from tests.nn.networks import draw, fill, run
 
 EDGES = ((0, 1), (1, 2), (1, 3))  # and a node without neighbours
 
@@ -24,22 +24,22 @@ def test_a_hand_is_five_chains_from_the_wrist():
 
 
 def test_convolution_along_edges():
-    x = draw(0, 2, 5, 3)
+    x = np.asarray(draw(0, 2, 5, 3))
     module = GraphConv(4, EDGES)
-    p = fill(module, x)
+    p = fill(module, jnp.asarray(x))
     w = p["params"]
     a = normalised_adjacency(EDGES, 5)
     expected = np.zeros((2, 5, 4))
     for n in range(5):
         for m in range(5):
             expected[:, n] += a[n, m] * w["importance"][n, m] * (x[:, m] @ w["Dense_0"]["kernel"])
-    np.testing.assert_allclose(module.apply(p, x), expected + w["bias"], atol=1e-5)
+    np.testing.assert_allclose(run(module, p, jnp.asarray(x)), expected + w["bias"], atol=1e-5)
 
 
 def test_convolution_with_matrices_of_each_node():
-    x = draw(0, 2, 5, 3)
+    x = np.asarray(draw(0, 2, 5, 3))
     module = NodewiseGraphConv(4, EDGES)
-    p = fill(module, x)
+    p = fill(module, jnp.asarray(x))
     w = p["params"]
     neighbours = [[1], [0, 2, 3], [1], [1], []]
     logits = iter(np.asarray(w["logits"]))
@@ -49,8 +49,8 @@ def test_convolution_with_matrices_of_each_node():
         expected[:, n] = x[:, n] @ w["kernel"][0, n] + w["bias"]
         for m, share in zip(neighbours[n], e / e.sum(), strict=True):
             expected[:, n] += share * (x[:, m] @ w["kernel"][1, m])
-    np.testing.assert_allclose(module.apply(p, x), expected, atol=1e-5)
-    gradient = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(module.apply(p, x)))))(p)["params"]
+    np.testing.assert_allclose(run(module, p, jnp.asarray(x)), expected, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(module.apply(p, jnp.asarray(x))))))(p)["params"]
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
     assert np.abs(gradient["logits"][1:4]).max() > 1e-3
 

@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from jhand.nn import SS2D, DirectionalScan, Mamba, SelectiveSSM, VSSBlock
-from tests.nn.networks import draw, fill, shapes
+from tests.nn.networks import draw, fill, run, shapes
 from tests.nn.test_scan import slow_scan
 
 
@@ -25,7 +26,7 @@ def test_scans_have_parameters_of_their_own():
     x = draw(0, 2, 3, 5, 4)
     module = SelectiveSSM(state_size=2, dt_rank=1)
     p = fill(module, x)
-    y, state = jax.jit(module.apply)(p, x)
+    y, state = run(module, p, x)
     assert state.shape == (2, 3, 4, 2)
     for b in range(2):
         for k in range(3):
@@ -33,7 +34,7 @@ def test_scans_have_parameters_of_their_own():
 
 
 def test_first_steps_and_rates_are_the_papers():
-    p = SelectiveSSM().init(jax.random.key(0), jnp.zeros((2, 3, 64)))["params"]
+    p = jax.jit(SelectiveSSM().init)(jax.random.key(0), jnp.zeros((2, 3, 64)))["params"]
     dt = softplus(np.asarray(p["dt_bias"], np.float64))
     assert dt.min() > 0.00099
     assert dt.max() < 0.101
@@ -59,7 +60,7 @@ def test_directions_of_a_grid(directions, ways):
     for k, way in enumerate(ways):
         tokens, back = along(np.asarray(x[0], float), way)
         expected += slow_ssm(p["params"]["ssm"], k, tokens)[back]
-    np.testing.assert_allclose(jax.jit(module.apply)(p, x)[0], expected.reshape(3, 2, 4), atol=1e-5)
+    np.testing.assert_allclose(run(module, p, x)[0], expected.reshape(3, 2, 4), atol=1e-5)
     with pytest.raises(ValueError, match="1, 2 or 4"):
         DirectionalScan(3).init(jax.random.key(0), x)
 
@@ -69,10 +70,10 @@ def test_reversed_tokens_and_exchanged_directions_reverse_the_outputs(directions
     x = draw(0, 2, 6, 1, 4)
     module = DirectionalScan(directions, state_size=2, dt_rank=1)
     p = fill(module, x)
-    exchanged = jax.tree.map(lambda v: v[jnp.array(swapped)], p)
-    run = jax.jit(module.apply)
-    np.testing.assert_allclose(run(exchanged, x[:, ::-1])[:, ::-1], run(p, x), atol=1e-5)
-    assert np.abs(run(p, x[:, ::-1])[:, ::-1] - run(p, x)).max() > 1e-3
+    exchanged = jax.tree.map(lambda v: v[np.array(swapped)], p)
+    scan = jax.jit(module.apply)
+    np.testing.assert_allclose(scan(exchanged, x[:, ::-1])[:, ::-1], scan(p, x), atol=1e-5)
+    assert np.abs(scan(p, x[:, ::-1])[:, ::-1] - scan(p, x)).max() > 1e-3
 
 
 def test_tokens_are_a_grid_of_width_one_and_have_a_kernel_along_them():
@@ -90,15 +91,14 @@ def test_the_block_is_its_parts():
     block = VSSBlock(directions=2, state_size=2)
     p = fill(block, x)
 
-    @jax.jit
-    def step(p):
+    def loss(p):
         y = block.apply(p, x)
         return jnp.mean(jnp.square(y)), y
 
-    (_, y), gradient = jax.value_and_grad(step, has_aux=True)(p)
+    (_, y), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(p)
     assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
 
-    w = p["params"]
+    w, x = p["params"], np.asarray(x, float)
     silu = lambda v: v / (1 + np.exp(-v))  # noqa: E731
     s = w["SS2D_0"]
 
@@ -109,13 +109,15 @@ def test_the_block_is_its_parts():
     inner, z = np.split(norm(x, w["LayerNorm_0"], 1e-6) @ s["in_proj"]["kernel"], 2, -1)
     padded = np.pad(inner, ((0, 0), (1, 1), (0, 0), (0, 0)))
     mixed = sum(padded[:, i : i + 6] * s["conv"]["kernel"][i, 0] for i in range(3)) + s["conv"]["bias"]
-    scan = DirectionalScan(2, 2, 1).apply({"params": s["scan"]}, silu(mixed))
+    scan = np.zeros(mixed.shape)
+    for b in range(2):
+        tokens, ssm = silu(mixed[b, :, 0]), s["scan"]["ssm"]
+        scan[b, :, 0] = slow_ssm(ssm, 0, tokens) + slow_ssm(ssm, 1, tokens[::-1])[::-1]
     expected = x + (norm(scan, s["norm"], 1e-6) * silu(z)) @ s["out_proj"]["kernel"]
-    hidden = jax.nn.gelu(
-        norm(expected, w["LayerNorm_1"], 1e-6) @ w["MLP_0"]["Dense_0"]["kernel"] + w["MLP_0"]["Dense_0"]["bias"],
-        approximate=False,
-    )
-    expected = expected + hidden @ w["MLP_0"]["Dense_1"]["kernel"] + w["MLP_0"]["Dense_1"]["bias"]
+    first, second = w["MLP_0"]["Dense_0"], w["MLP_0"]["Dense_1"]
+    hidden = norm(expected, w["LayerNorm_1"], 1e-6) @ first["kernel"] + first["bias"]
+    hidden = hidden * (1 + special.erf(hidden / np.sqrt(2))) / 2
+    expected = expected + hidden @ second["kernel"] + second["bias"]
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
@@ -123,13 +125,14 @@ def test_steps_of_a_stream_are_the_whole_sequence():
     x = draw(0, 2, 9, 4)
     block = Mamba(state_size=2)
     p = fill(block, x)
-    whole = jax.jit(block.apply)(p, x)
-    step = jax.jit(lambda state, token: block.apply(p, state, token, method="step"))
+    whole_sequence = jax.jit(block.apply)
+    whole = whole_sequence(p, x)
+    step = jax.jit(lambda p, state, token: block.apply(p, state, token, method="step"))
     state = block.start((2,), 4)
     for t in range(9):
-        y, state = step(state, x[:, t])
+        y, state = step(p, state, x[:, t])
         np.testing.assert_allclose(y, whole[:, t], atol=1e-5)
-    later = jax.jit(block.apply)(p, x.at[:, 5:].add(1))
+    later = whole_sequence(p, x.at[:, 5:].add(1))
     np.testing.assert_allclose(later[:, :5], whole[:, :5], atol=1e-6)
 
 

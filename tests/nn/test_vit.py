@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jhand.nn import ViT
-from tests.nn.networks import count, draw, fill, shapes
+from tests.nn.networks import count, draw, fill, run, shapes
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,14 @@ def test_a_step_of_training_on_pictures_that_are_not_square():
 
 
 def test_other_sizes_interpolate_positions():
-    """Without layers' changes a constant picture shows the positions: those of a larger one lie in between."""
+    """Positions that are equal stay so, and a constant picture has one feature then."""
     vit = ViT(4, 1, 1, patch=4, image_size=(16, 12))
     images = jnp.zeros((1, 16, 12, 3))
     p = fill(vit, images)
     y = jax.eval_shape(lambda: vit.apply(p, jnp.zeros((1, 32, 24, 3))))
     assert y.shape == (1, 8, 6, 4)
-    flat = jax.tree_util.tree_map_with_path(
-        lambda path, v: jnp.ones_like(v) if "places" in str(path) else v, p
-    )  # equal positions are equal at every size
-    small, large = vit.apply(flat, images), vit.apply(flat, jnp.zeros((1, 32, 24, 3)))
+    p["params"]["places"] = np.ones_like(p["params"]["places"])  # equal ones are equal at every size
+    small, large = run(vit, p, images), run(vit, p, jnp.zeros((1, 32, 24, 3)))
     np.testing.assert_allclose(large, np.broadcast_to(small[:, :1, :1], large.shape), atol=1e-5)
     with pytest.raises(ValueError, match="at least one patch"):
         vit.init(jax.random.key(0), jnp.zeros((1, 3, 12, 3)))
