@@ -112,7 +112,8 @@ def selective_scan_calls(size: tuple[int, int, int], gradient: bool) -> dict[str
     calls = {n: compiled(lambda *a, f=f: f(*a)[0], operands, gradient) for n, f in own.items()}
     for threads in (1, 2):
         calls[f"mambapy pscan, {threads}"] = mambapy_call(block.selective_scan, threads, operands, gradient)
-        calls[f"mambapy loop, {threads}"] = mambapy_call(block.selective_scan_seq, threads, operands, gradient)
+        if length <= 128 or not gradient:  # backwards through more tokens, its loop takes seconds a call
+            calls[f"mambapy loop, {threads}"] = mambapy_call(block.selective_scan_seq, threads, operands, gradient)
     return calls
 
 

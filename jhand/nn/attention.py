@@ -21,7 +21,7 @@ def attend(
 ) -> Float[Array, "*b t n h"]:
     """Attention by scaled dot products (Vaswani et al. 2017, eq. 1), softmax in float32.
 
-    On a GPU in half precision it is cuDNN's fused one, elsewhere XLA's.
+    On a GPU (NVIDIA's, from Ampere on) in half precision it is cuDNN's fused one where that can be, else XLA's.
 
     Args:
         query: (..., T, N, H): T tokens, N heads of H channels.
@@ -38,14 +38,22 @@ def attend(
     if mask is not None:
         mask = jnp.asarray(mask)
         mask = jnp.broadcast_to(mask, (*batch, *mask.shape[-2:])).reshape(-1, 1, *mask.shape[-2:])
-    fused = jax.default_backend() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] in (32, 64, 128)
     y = jax.nn.dot_product_attention(
         *(x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)),
         mask=mask,
         is_causal=causal,
-        implementation="cudnn" if fused else "xla",
+        implementation="cudnn" if jax.default_backend() == "gpu" and _fits_cudnn(q, k, mask) else "xla",
     )
     return y.reshape(*batch, *y.shape[1:])
+
+
+def _fits_cudnn(q: Array, k: Array, mask: Array | None) -> bool:
+    """What its fused attention takes, the gradient included: halves, heads of up to 128 channels in eights, and with a
+    mask even numbers of tokens.
+    """
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    even = q.shape[-3] % 2 == 0 and k.shape[-3] % 2 == 0
+    return half and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0 and (mask is None or even)
 
 
 class SelfAttention(nn.Module):

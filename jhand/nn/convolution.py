@@ -20,7 +20,8 @@ def depthwise_conv(
 ) -> Float[Array, "..."]:
     """Depthwise convolution (a correlation, as networks have it) along one axis or two, as many as the kernel has.
 
-    On a CPU it is a sum of shifted products, 10 to 30 times faster there than XLA's convolution; elsewhere it is that.
+    On a CPU it is a sum of shifted products, 10 to 40 times faster there than XLA's convolution; elsewhere it is that.
+    The sum has a gradient of its own, and none in forward mode (`jax.jvp`).
 
     Args:
         x: (..., L, C) or (..., H, W, C).

@@ -54,6 +54,27 @@ def _number(y):
     return jnp.sum(jnp.sin(y) * (1 + jnp.arange(y.size).reshape(y.shape) / y.size))
 
 
+@pytest.mark.parametrize("case", ["causal", "torch"])
+def test_other_backends_have_xlas(case, monkeypatch):
+    shape, kernel_shape, strides, padding = CASES[case]
+    x, kernel = draw(0, *shape), draw(1, *kernel_shape)
+    expected = depthwise_conv(x, kernel, strides=strides, padding=padding)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = jax.jit(lambda *a: depthwise_conv(*a, strides=strides, padding=padding))
+    assert "conv_general_dilated" in str(jax.make_jaxpr(found)(x, kernel))
+    np.testing.assert_allclose(found(x, kernel), expected, atol=1e-5)
+
+
+def test_networks_side_by_side():
+    """Gradients of an ensemble: mapped over kernels, and over kernels and inputs."""
+    x, kernels = draw(0, 2, 7, 3), draw(1, 4, 3, 3)
+    gradient = jax.grad(lambda x, kernel: _number(depthwise_conv(x, kernel)), (0, 1))
+    mapped = jax.jit(jax.vmap(gradient, (None, 0)))(x, kernels)
+    for i in range(4):
+        for found, expected in zip(mapped, jax.jit(gradient)(x, kernels[i]), strict=True):
+            np.testing.assert_allclose(found[i], expected, atol=1e-5)
+
+
 def test_any_leading_axes():
     x, kernel = draw(0, 2, 1, 3, 7, 4), draw(1, 3, 4)
     y = depthwise_conv(x, kernel)

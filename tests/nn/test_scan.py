@@ -157,6 +157,15 @@ def test_any_order_of_nodes():
     np.testing.assert_allclose(y, selective_scan(**back)[0][:, ::-1], atol=1e-6)
 
 
+@pytest.mark.parametrize(("backend", "length", "chosen"), [("cpu", 75, 0), ("gpu", 14, 1), ("tpu", 75, 2)])
+def test_the_plain_name_chooses_a_form(monkeypatch, backend, length, chosen):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    given = operands((2,), length)
+    shape = lambda f: str(jax.make_jaxpr(lambda v: f(**v))(given))  # noqa: E731
+    forms = (selective_scan_sequential, selective_scan_associative, selective_scan_chunked)
+    assert [shape(nn.selective_scan) == shape(form) for form in forms] == [i == chosen for i in range(3)]
+
+
 def test_half_precision_is_scanned_in_single():
     given = operands((2,), 14)
     halves = {n: v.astype(jnp.bfloat16) for n, v in given.items()}
