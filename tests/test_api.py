@@ -22,6 +22,7 @@ PACKAGES = [
     "jhand.motion",
     "jhand.render",
     "jhand.contact",
+    "jhand.nn",
     "jhand.data",
     "jhand.data.pipeline",
     "jhand.data.sources",
