@@ -1,0 +1,242 @@
+"""States on disk: written in the background, complete or absent, checked when they are read. The one module on Orbax.
+
+A folder of checkpoints holds a folder for each step: `state`, the arrays, and `about`, a JSON file with what else is
+needed to go on. Numbers are read where they are wanted: a state saved on one device may be read on eight.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax import lax
+from jax.tree_util import keystr, tree_flatten_with_path
+from jaxtyping import Array, PyTree
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(OSError):
+    """A checkpoint that cannot be written or read: which, why, and what is still there."""
+
+
+class CheckpointMismatch(ValueError):
+    """Checkpoints of another training: other parameters, other stages."""
+
+
+class Checkpoints:
+    """A folder of checkpoints, of which the newest are kept. A context manager: leaving it waits for the last write."""
+
+    def __init__(self, folder: str | os.PathLike, *, keep: int = 3) -> None:
+        """Opens or makes a folder; what an interrupted write left in it is removed.
+
+        Args:
+            folder: of the checkpoints alone. All processes of a run see the same one.
+            keep: number of checkpoints; an older one goes after a newer one is complete.
+
+        Raises:
+            CheckpointError: a folder that cannot be made.
+        """
+        self.folder = Path(folder).absolute()  # Orbax refuses relative paths
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: {error.strerror or error}") from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            self.wait()
+        except CheckpointError:
+            if kind is None:
+                raise
+        finally:
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps of complete checkpoints, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def save(self, step: int, state: PyTree, about: dict[str, Any]) -> None:
+        """Begin to write a checkpoint; it counts once complete, and the state may be donated at once.
+
+        Args:
+            step: its number; one that exists is left as it is.
+            state: arrays of any shapes, with any leading axes.
+            about: what JSON can hold.
+
+        Raises:
+            CheckpointError: this write, or the one before, failed.
+        """
+        if step in self._manager.all_steps():
+            return
+        arrays = _by_path(state)
+        about = {**about, "arrays": _shapes(arrays), "checksum": _checksum(arrays)}
+        full = {name: x for name, x in arrays.items() if x.size}  # Orbax refuses arrays without elements
+        items = ocp.args.Composite(state=ocp.args.StandardSave(full), about=ocp.args.JsonSave(about))
+        try:
+            self._manager.save(step, args=items)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unwritten(error) from error
+
+    def wait(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            CheckpointError: a write failed.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unwritten(error) from error
+
+    def about(self, step: int) -> dict[str, Any]:
+        """The JSON part of a checkpoint."""
+        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+
+    def restore_newest(self, like: Callable[[dict[str, Any]], PyTree]) -> tuple[int, PyTree, dict[str, Any]] | None:
+        """The newest checkpoint that can be read.
+
+        One that is damaged is moved aside, to a name that ends in `.damaged`, with a warning that says so.
+
+        Args:
+            like: from the JSON part to the shapes, dtypes and shardings wanted (`jax.ShapeDtypeStruct`, any leading
+                axes).
+
+        Returns:
+            Step, state and JSON part; None where there is no checkpoint.
+
+        Raises:
+            CheckpointMismatch: a checkpoint with other arrays than `like`.
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+
+        def read(step: int) -> tuple[PyTree, dict[str, Any]]:
+            about = self.about(step)
+            return self._restore(step, like(about), about), about
+
+        found = self._newest(read)
+        return None if found is None else (found[0], *found[1])
+
+    def newest_about(self) -> dict[str, Any] | None:
+        """The JSON part of the newest checkpoint that can be read; None where there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+        found = self._newest(self.about)
+        return None if found is None else found[1]
+
+    def _newest(self, read: Callable[[int], Any]) -> tuple[int, Any] | None:
+        for step in self.steps():
+            try:
+                return step, read(step)
+            except CheckpointMismatch:
+                raise
+            # Whatever damage does to a file, it comes out of Orbax as one of many kinds of error.
+            except Exception as error:
+                self._set_aside(step, error)
+        if damaged := sorted(path.name for path in self.folder.glob("*.damaged")):
+            raise CheckpointError(
+                f"{self.folder}: no checkpoint can be read; {', '.join(damaged)} are damaged. "
+                "Move the folder away to begin anew"
+            )
+        return None
+
+    def _restore(self, step: int, like: PyTree, about: dict[str, Any]) -> PyTree:
+        wanted = _by_path(like)
+        _compare(f"{self.folder}, step {step}", about["arrays"], _shapes(wanted))
+        full = {name: x for name, x in wanted.items() if x.size}
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(full))
+        arrays = self._manager.restore(step, args=items)["state"]
+        arrays = {name: arrays[name] if x.size else jnp.zeros(x.shape, x.dtype) for name, x in wanted.items()}
+        if _checksum(arrays) != about["checksum"]:
+            raise ValueError("its numbers are not those that were saved (checksum)")
+        return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        log.warning("%s: the checkpoint at step %d is damaged and set aside: %s", self.folder, step, reason)
+        path = self.folder / str(step)
+        if jax.process_index() == 0 and path.exists():
+            path.rename(self.folder / f"{step}.damaged")
+        self._manager.reload()
+
+    def _unwritten(self, error: Exception) -> CheckpointError:
+        reason = " ".join(str(error).split())[:300]
+        left = self.steps()
+        kept = f"complete are those at steps {left}" if left else "there is no complete one yet"
+        return CheckpointError(
+            f"{self.folder}: a checkpoint could not be written: {reason}. {kept}: make room or mend the cause, and "
+            "start again, which goes on from the newest"
+        )
+
+
+def load_newest(folder: str | os.PathLike, like: PyTree) -> tuple[int, PyTree, dict[str, Any]]:
+    """Read the newest checkpoint of a folder, such as the best state of a run.
+
+    Args:
+        folder: `checkpoints/latest` or `checkpoints/best` of a run.
+        like: arrays or `jax.ShapeDtypeStruct` with the shapes, dtypes and shardings wanted, any leading axes: the state
+            that `train` returned, say.
+
+    Returns:
+        Step, state, and the JSON part, of which `about["scores"]` has the evaluation.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        CheckpointMismatch, CheckpointError: as `Checkpoints.restore_newest`.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of checkpoints")
+    described = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    with Checkpoints(folder) as checkpoints:
+        found = checkpoints.restore_newest(lambda _: described)
+    if found is None:
+        raise FileNotFoundError(f"{folder}: no checkpoint in it")
+    return found
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    return {keystr(path, simple=True, separator="/"): x for path, x in tree_flatten_with_path(tree)[0]}
+
+
+def _shapes(arrays: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in arrays.items()}
+
+
+def _compare(where: str, saved: dict[str, str], wanted: dict[str, str]) -> None:
+    names = sorted(saved.keys() | wanted.keys())
+    other = [
+        f"{n}: saved {saved.get(n, 'nothing')}, expected {wanted.get(n, 'nothing')}"
+        for n in names
+        if saved.get(n) != wanted.get(n)
+    ]
+    if other:
+        listed = "\n  ".join(other[:10] + ([f"... {len(other) - 10} more"] if len(other) > 10 else []))
+        raise CheckpointMismatch(f"{where} belongs to another configuration; choose another folder:\n  {listed}")
+
+
+def _checksum(arrays: dict[str, Array]) -> int:
+    """The sum of all bits taken as whole numbers, modulo 2^32: the same however the arrays lie on devices."""
+    sums = [_bits(x) for x in arrays.values()]
+    return sum(int(s) for s in jax.device_get(sums)) % 2**32
+
+
+@jax.jit
+def _bits(x: Array) -> Array:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == bool:
+        x = x.astype(jnp.uint8)
+    words = lax.bitcast_convert_type(x, np.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}"))
+    return jnp.sum(words.astype(jnp.uint32), dtype=jnp.uint32)
