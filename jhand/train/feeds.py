@@ -25,22 +25,13 @@ def feeds_of(batches: Batches | Feeds, stages: Sequence[Stage]) -> Feeds:
 
     Raises:
         ValueError: batches by name that leave a stage without, or that no stage has.
-        TypeError: neither an iterator nor a function.
     """
     if not isinstance(batches, Mapping):
-        feeds: Feeds = {"": batches}
-    else:
-        feeds = batches
-        names = {stage.name for stage in stages}
-        if names - feeds.keys() or feeds.keys() - names:
-            raise ValueError(f"batches are given for {sorted(feeds)}, the stages are {sorted(names)}")
-    for name, feed in feeds.items():
-        if not callable(feed) and not hasattr(feed, "__next__"):
-            raise TypeError(
-                f"batches {name}: expected an iterator or a function of the step, got {type(feed).__name__}: "
-                "iter(batches) of a dataset is its iterator"
-            )
-    return feeds
+        return {"": batches}
+    names = {stage.name for stage in stages}
+    if names != batches.keys():
+        raise ValueError(f"batches are given for {sorted(batches)}, the stages are {sorted(names)}")
+    return batches
 
 
 def feed_of(feeds: Feeds, stage: Stage) -> Batches:

@@ -37,8 +37,10 @@ def json_lines(path: str | os.PathLike, *, after: int = 0) -> Generator[Report, 
 
         def report(step: int, values: Mapping[str, Any]) -> None:
             finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()}
+            data = (json.dumps({"step": step, **finite}) + "\n").encode()
             try:
-                out.write((json.dumps({"step": step, **finite}) + "\n").encode())
+                while data:  # a disk that is filling up takes a part first
+                    data = data[out.write(data) :]
             except OSError as error:
                 raise OSError(error.errno, f"the log could not be written ({error.strerror})", str(path)) from error
 

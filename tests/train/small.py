@@ -1,6 +1,6 @@
 """A training small enough to be run many times: a perceptron with BatchNorm's averages, on points of a parabola."""
 
-import argparse
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import optax
 from jhand.train import LossAux, Stage, Update, train
 
 WIDTH, BATCH = 8, 16
+TERMS = ("loss", "gradient_norm", "step_norm", "stats_norm")
 
 
 def init(key):
@@ -83,21 +84,21 @@ def evaluate(state):
     return {"error": float(jnp.mean(jnp.abs(found - batch["y"])))}
 
 
-def run(folder, *, steps=20, save_every=5, **more):
-    return train(
-        jax.random.key(3),
-        init,
-        stages(steps),
-        Batches(),
+def run(folder, *, steps=20, **more):
+    """The training of the tests; every argument of `train` may be replaced."""
+    settings = dict(
+        init=init,
+        stages=stages(steps),
+        batches=Batches(),
         folder=folder,
         evaluate=evaluate,
         evaluate_every=8,
         best="error",
         log_every=4,
-        save_every=save_every,
+        save_every=5,
         quiet=True,
-        **more,
     )
+    return train(jax.random.key(3), **settings | more)
 
 
 def flat(state):
@@ -111,13 +112,15 @@ def flat(state):
     }
 
 
+class Announcing(Batches):
+    """Says which batch it gives, so that who started the process knows how far it is."""
+
+    def __next__(self):
+        print(self.next_index + 1, flush=True)
+        return super().__next__()
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--save-every", type=int, default=5)
-    given = parser.parse_args()
-    print("started", flush=True)
-    np.savez(
-        given.folder.with_suffix(".npz"), **flat(run(given.folder, steps=given.steps, save_every=given.save_every))
-    )
+    folder, steps, save_every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    state = run(folder, steps=steps, save_every=save_every, batches=Announcing())
+    np.savez(folder.with_suffix(".npz"), **flat(state))
