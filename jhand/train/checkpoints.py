@@ -6,6 +6,7 @@ needed to go on. Numbers are read where they are wanted: a state saved on one de
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,10 @@ class Checkpoints:
         self._manager.reload()
 
     def _unwritten(self, error: Exception) -> CheckpointError:
-        reason = " ".join(str(error).split())[:300]
+        text = str(error)
+        code = re.search(r"os_error_code='(\d+)'", text)  # at the end of a page about files inside the checkpoint
+        reason = os.strerror(int(code[1])) if code else " ".join(text.split())[:300]
+        self._manager.reload()  # it counted the one that failed
         left = self.steps()
         kept = f"complete are those at steps {left}" if left else "there is no complete one yet"
         return CheckpointError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jhand.train.stages import Precision, Stage
@@ -56,12 +56,12 @@ def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) ->
     return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def replicated(tree: PyTree, mesh: Mesh) -> PyTree:
+def replicated(tree: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
     """The layout of data parallelism: every leaf whole on every device, whatever its leading axes."""
     return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
 
 
-def fsdp(tree: PyTree, mesh: Mesh, *, at_least: int = 1024) -> PyTree:
+def fsdp(tree: PyTree, mesh: Mesh | AbstractMesh, *, at_least: int = 1024) -> PyTree:
     """The layout of fully sharded data parallelism (ZeRO 3, Rajbhandari et al. 2020): leaves in pieces over "model".
 
     Args:

@@ -1,4 +1,4 @@
-"""Run by test_sharding.py in a process with eight devices: prints how far apart trainings are that ought to be equal."""
+"""Run by test_sharding.py with eight devices: prints how far apart trainings are that ought to be equal."""
 
 import json
 import sys

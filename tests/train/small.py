@@ -72,9 +72,9 @@ class Batches:
         self.next_index = state["next_index"]
 
 
-def stages(steps=20, noise=0.1):
-    whole = Update("all", partial(loss, noise=noise), optax.adam(1e-2))
-    head = Update("head", partial(loss, noise=noise), optax.adam(1e-3), trainable=("head",))
+def stages(steps=20, noise=0.1, optimiser=optax.adam):
+    whole = Update("all", partial(loss, noise=noise), optimiser(1e-2))
+    head = Update("head", partial(loss, noise=noise), optimiser(1e-3), trainable=("head",))
     return (Stage("first", steps - steps // 3, (whole,), ema=0.9), Stage("second", steps // 3, (head,), ema=0.9))
 
 

@@ -1,4 +1,4 @@
-"""Run by test_sharding.py as each of two processes with two devices: trains together, resumes, saves what came out."""
+"""Run by test_sharding.py as each of two processes, between which a state lies in pieces: trains and resumes."""
 
 import sys
 from functools import partial
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 
-from jhand.train import fsdp, make_mesh, replicated, start_distributed
+from jhand.train import fsdp, make_mesh, start_distributed
 from tests.train import small
 
 
@@ -20,25 +21,31 @@ class Part(small.Batches):
 
 
 def evaluate(state):
-    """Every process evaluates; one has its own opinion, which only matters where it writes."""
+    """A number of a state that no process holds alone."""
     return {"error": float(process_allgather(state.params["head"]["bias"], tiled=True)[0])}
 
 
 def main(folder):
     start_distributed()
     assert jax.process_count() == 2 and len(jax.devices()) == 4
-    for name, model, layout in (("data", 1, replicated), ("fsdp", 4, partial(fsdp, at_least=1))):
-        together = partial(small.run, folder / name, evaluate=evaluate, mesh=make_mesh(model=model), layout=layout)
-        together(batches=Part())
-        sync_global_devices("done")
-        if jax.process_index() == 0:
-            (folder / name / "checkpoints" / "latest" / "20").rename(folder / name / "20")
-        sync_global_devices("moved")
-        state = together(batches=Part())
-        arrays = {name: x for name, x in state.__dict__.items() if name != "key"}
-        whole = jax.tree.map(lambda x: process_allgather(x, tiled=True), arrays)
-        if jax.process_index() == 0:
-            np.savez(folder / f"{name}.npz", **small.flat(whole))
+    together = partial(
+        small.run,
+        folder / "run",
+        stages=small.stages(noise=0, optimiser=optax.sgd),
+        evaluate=evaluate,
+        mesh=make_mesh(model=4),
+        layout=partial(fsdp, at_least=1),
+    )
+    together(batches=Part())
+    sync_global_devices("done")
+    if jax.process_index() == 0:
+        (folder / "run" / "checkpoints" / "latest" / "20").rename(folder / "20")
+    sync_global_devices("moved")
+    state = together(batches=Part())
+    arrays = {name: x for name, x in state.__dict__.items() if name != "key"}
+    whole = jax.tree.map(lambda x: process_allgather(x, tiled=True), arrays)
+    if jax.process_index() == 0:
+        np.savez(folder / "state.npz", **small.flat(whole))
     jax.distributed.shutdown()
 
 
