@@ -178,7 +178,7 @@ class Checkpoints:
         reason = os.strerror(int(code[1])) if code else " ".join(text.split())[:300]
         self._manager.reload()  # it counted the one that failed
         left = self.steps()
-        kept = f"complete are those at steps {left}" if left else "there is no complete one yet"
+        kept = f"The ones at steps {left} are complete" if left else "There is no complete one yet"
         return CheckpointError(
             f"{self.folder}: a checkpoint could not be written: {reason}. {kept}: make room or mend the cause, and "
             "start again, which goes on from the newest"

@@ -239,7 +239,8 @@ class _Step:
         self._run = jax.jit(packed, donate_argnums=0, out_shardings=(layout, whole))
 
     def __call__(self, state: TrainState, batch: PyTree) -> TrainState:
-        with jax.transfer_guard("disallow"):
+        # The first call compiles, for which constants that a loss closes over are fetched.
+        with jax.transfer_guard("disallow" if self._traced else "allow"):
             state, values = self._run(state, batch)
         self._history.append(values)
         if len(self._history) > AHEAD:

@@ -30,7 +30,7 @@ def run_with_kills(folder, kills, *, steps, save_every, seed):
     """Kill a run at moments uniform over its steps, and then let it end.
 
     Returns:
-        Its state by path, and for each kill the step it fell into and whether it fell into the writing of a checkpoint.
+        Its state by path, and for each kill the step it came at and whether it fell into the writing of a checkpoint.
     """
     rng = np.random.default_rng(seed)
     told = []
@@ -40,10 +40,11 @@ def run_with_kills(folder, kills, *, steps, save_every, seed):
         for line in process.stdout:
             step = int(line)
             if step >= target:
-                time.sleep(rng.uniform(0, 0.1))  # of the order of the time that a checkpoint takes
+                time.sleep(rng.uniform(0, 0.05))  # of the order of the time that a checkpoint takes
                 break
         process.kill()
-        process.communicate()
+        rest, _ = process.communicate()
+        step = max([step, *map(int, rest.split("\n")[:-1])])  # what it said until it died
         unfinished = [path.name for path in folder.glob("checkpoints/*/*tmp*")]
         told.append({"step": step, "inside_a_save": bool(unfinished)})
     return run_to_the_end(folder, steps, save_every), told

@@ -154,14 +154,14 @@ def test_a_checkpoint_that_cannot_be_written_says_what_is_left(three, small_file
     noise = jax.random.normal(jax.random.key(0), (300_000,))  # noise does not compress
     with Checkpoints(three) as checkpoints:
         checkpoints.save(7, {"x": noise}, {})
-        with pytest.raises(CheckpointError, match=r"File too large\. complete are those at steps \[3, 2, 1\]"):
+        with pytest.raises(CheckpointError, match=r"File too large\. The ones at steps \[3, 2, 1\] are complete"):
             checkpoints.wait()
         assert checkpoints.restore_newest(like)[0] == 3
 
 
 def test_the_error_reaches_who_only_leaves_the_folder(tmp_path, small_files):
     noise = jax.random.normal(jax.random.key(0), (300_000,))
-    with pytest.raises(CheckpointError, match="there is no complete one yet"), Checkpoints(tmp_path) as checkpoints:
+    with pytest.raises(CheckpointError, match="There is no complete one yet"), Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, {"x": noise}, {})
 
 
