@@ -4,9 +4,9 @@
     python benchmarks/train_steps.py --quick   one and two devices, few steps; prints, and writes nothing
 
 A small convolutional network with BatchNorm learns from 32 by 32 pictures. Fake devices are threads of one CPU: they
-show what dividing a step costs, not what devices gain. The loop is measured beside the bare step, jitted in the same way and
-fed with a batch that lies on the device, and is given one thing more on each line: batches from the host, its reports,
-its checkpoints. Times of the loop are those of its own log, without the first report, which compiles.
+show what dividing a step costs, not what devices gain. The loop is measured beside the bare step, jitted in the same
+way and fed with a batch that lies on the device, and is given one thing more on each line: batches from the host, its
+reports, its checkpoints. Times of the loop are those of its own log, without the first report, which compiles.
 
 Exits non-zero where the loop with batches and reports is below `GOAL` of the bare step.
 """

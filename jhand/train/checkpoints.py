@@ -33,18 +33,23 @@ class CheckpointMismatch(ValueError):
 class Checkpoints:
     """A folder of checkpoints, of which the newest are kept. A context manager: leaving it waits for the last write."""
 
-    def __init__(self, folder: str | os.PathLike, *, keep: int = 3) -> None:
-        """Opens or makes a folder; what an interrupted write left in it is removed.
+    def __init__(self, folder: str | os.PathLike, *, keep: int = 3, read_only: bool = False) -> None:
+        """Opens or makes a folder; what an interrupted write left in it is removed, at the latest by the next one.
 
         Args:
             folder: of the checkpoints alone. All processes of a run see the same one.
             keep: number of checkpoints; an older one goes after a newer one is complete.
+            read_only: leave everything as it is, as beside a run that writes.
 
         Raises:
             CheckpointError: a folder that cannot be made.
         """
         self.folder = Path(folder).absolute()  # Orbax refuses relative paths
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._read_only = read_only
+        if read_only:
+            options = ocp.CheckpointManagerOptions(create=False)
+        else:
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
@@ -107,7 +112,7 @@ class Checkpoints:
     def restore_newest(self, like: Callable[[dict[str, Any]], PyTree]) -> tuple[int, PyTree, dict[str, Any]] | None:
         """The newest checkpoint that can be read.
 
-        One that is damaged is moved aside, to a name that ends in `.damaged`, with a warning that says so.
+        One that is damaged is passed over with a warning and moved aside, to a name that ends in `.damaged`.
 
         Args:
             like: from the JSON part to the shapes, dtypes and shardings wanted (`jax.ShapeDtypeStruct`, any leading
@@ -166,7 +171,9 @@ class Checkpoints:
 
     def _set_aside(self, step: int, error: Exception) -> None:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        log.warning("%s: the checkpoint at step %d is damaged and set aside: %s", self.folder, step, reason)
+        log.warning("%s: the checkpoint at step %d is damaged and passed over: %s", self.folder, step, reason)
+        if self._read_only:
+            return
         path = self.folder / str(step)
         if jax.process_index() == 0 and path.exists():
             path.rename(self.folder / f"{step}.damaged")
@@ -186,7 +193,7 @@ class Checkpoints:
 
 
 def load_newest(folder: str | os.PathLike, like: PyTree) -> tuple[int, PyTree, dict[str, Any]]:
-    """Read the newest checkpoint of a folder, such as the best state of a run.
+    """Read the newest checkpoint of a folder, such as the best state of a run, which may be going on.
 
     Args:
         folder: `checkpoints/latest` or `checkpoints/best` of a run.
@@ -203,7 +210,7 @@ def load_newest(folder: str | os.PathLike, like: PyTree) -> tuple[int, PyTree, d
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of checkpoints")
     described = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, read_only=True) as checkpoints:
         found = checkpoints.restore_newest(lambda _: described)
     if found is None:
         raise FileNotFoundError(f"{folder}: no checkpoint in it")

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jaxtyping import PyTree
 
 from jhand.train.sharding import shard_batch
@@ -108,8 +109,6 @@ def _set(feed: Any, places: list[Any]) -> None:
 def _in_all_processes(text: str) -> list[str]:
     if jax.process_count() == 1:
         return [text]
-    from jax.experimental.multihost_utils import process_allgather
-
     data = np.frombuffer(text.encode(), np.uint8)
     lengths = np.asarray(process_allgather(np.array(len(data), np.int32))).ravel()
     padded = np.zeros(lengths.max(), np.uint8)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
@@ -152,7 +153,7 @@ def train(
                 means = step.read(n)
                 speed = (n - reported) / (time.perf_counter() - since)
                 record.report(n, {"stage": stage.name, **means, "steps_per_second": speed})
-                about = {"stage": stage.name, "stage_index": index}
+                about = {"step": n, "stage": stage.name, "stage_index": index}
                 if evaluating:
                     scores = {name: float(value) for name, value in evaluate(state).items()}
                     record.report(n, {"stage": stage.name, **scores})
@@ -199,10 +200,13 @@ class _Beginning:
 
     def described(self, about: Mapping[str, Any]) -> TrainState:
         """Shapes, dtypes and shardings of a state that was saved in some stage."""
-        index, name = about["stage_index"], about["stage"]
-        if index >= len(self.stages) or self.stages[index].name != name:
-            names = [stage.name for stage in self.stages]
-            raise CheckpointMismatch(f"a checkpoint is from stage {index}, {name!r}, but the stages are {names}")
+        index, name, step = about["stage_index"], about["stage"], about["step"]
+        known = index < len(self.stages) and self.stages[index].name == name
+        if not known or not _end(self.stages, index) < step <= _end(self.stages, index + 1):
+            steps = {stage.name: stage.steps for stage in self.stages}
+            raise CheckpointMismatch(
+                f"step {step} was saved in stage {index}, {name!r}, where the stages and their steps are now {steps}"
+            )
         init_key, run_key = self._keys()
         state = jax.eval_shape(lambda k, i: self._state(jax.random.key_data(k), self.init(i)), run_key, init_key)
         for stage in self.stages[1 : index + 1]:
@@ -317,8 +321,6 @@ def _sigterm() -> Generator[Callable[[bool], bool], None, None]:
             return came.is_set()
         if not together:
             return False
-        from jax.experimental.multihost_utils import process_allgather
-
         return bool(np.any(process_allgather(np.array(came.is_set()))))
 
     if threading.current_thread() is not threading.main_thread():  # only the main one may

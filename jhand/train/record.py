@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from jaxtyping import PyTree
 
 from jhand.train.checkpoints import CheckpointError, Checkpoints
@@ -94,7 +96,10 @@ class Record:
         if self._best not in scores:
             raise ValueError(f"the evaluation has no {self._best!r}; it has {sorted(scores)}")
         score = self._sign * scores[self._best]
-        if score < self._best_score:  # False for NaN
+        better = score < self._best_score  # False for NaN
+        if jax.process_count() > 1:  # all write together or none does, even if they measured different scores
+            better = bool(broadcast_one_to_all(np.array(better)))
+        if better:
             self._best_score = score
             self._best_ones.save(step, state, about)
 

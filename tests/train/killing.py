@@ -19,6 +19,11 @@ def start(folder, steps, save_every):
     )
 
 
+def unfinished(folder):
+    """What is known of checkpoints that are not complete: a name may come again, its folder does not."""
+    return {path.stat().st_ino for path in folder.glob("checkpoints/*/*tmp*")}
+
+
 def run_to_the_end(folder, steps, save_every):
     process = start(folder, steps, save_every)
     _, errors = process.communicate(timeout=300)
@@ -35,6 +40,7 @@ def run_with_kills(folder, kills, *, steps, save_every, seed):
     rng = np.random.default_rng(seed)
     told = []
     for target in np.sort(rng.integers(1, steps + 1, kills)):
+        before = unfinished(folder)  # of the kill before, which goes with the next checkpoint
         process = start(folder, steps, save_every)
         step = 0
         for line in process.stdout:
@@ -45,6 +51,5 @@ def run_with_kills(folder, kills, *, steps, save_every, seed):
         process.kill()
         rest, _ = process.communicate()
         step = max([step, *map(int, rest.split("\n")[:-1])])  # what it said until it died
-        unfinished = [path.name for path in folder.glob("checkpoints/*/*tmp*")]
-        told.append({"step": step, "inside_a_save": bool(unfinished)})
+        told.append({"step": step, "inside_a_save": bool(unfinished(folder) - before)})
     return run_to_the_end(folder, steps, save_every), told

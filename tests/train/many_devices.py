@@ -79,7 +79,8 @@ def main(folder):
     noisy = partial(small.loss, noise=0.3)
     one = trained(noisy, "one")
     plain = trained(small.plain_loss, "one")
-    found = {name: distance(trained(noisy, name), one) for name in ("data", "fsdp", "both")}
+    found = {name: distance(trained(noisy, name), one) for name in ("fsdp", "both")}
+    found["data"] = distance(trained(small.plain_loss, "data"), plain)
     found["microbatches"] = distance(trained(small.plain_loss, "data", accumulate=2), plain)
     found["pmap"] = distance(pmapped(small.plain_loss), plain)
     found["pmap, statistics of each device"] = distance(pmapped(small.loss), trained(small.loss, "one"))
@@ -89,14 +90,15 @@ def main(folder):
     found["reductions"] = collectives().count(" all-reduce(")
 
     # begun on one device, gone on with on eight, in pieces, and back
-    whole = small.run(folder / "whole", mesh=make_mesh(devices=jax.devices()[:1]))
-    for steps, layout in ((20, "one"), (20, "fsdp"), (20, "one")):
+    stages = small.stages(noise=0)
+    whole = small.run(folder / "whole", stages=stages, mesh=make_mesh(devices=jax.devices()[:1]))
+    for layout in ("one", "fsdp", "one"):
         devices, place = LAYOUTS[layout]
         latest = folder / "moved" / "checkpoints" / "latest"
         if latest.exists():
             newest = max(int(path.name) for path in latest.iterdir() if path.name.isdigit())
             (latest / str(newest)).rename(latest / f"{newest}.away{layout}")
-        moved = small.run(folder / "moved", steps=steps, mesh=make_mesh(**devices), layout=place)
+        moved = small.run(folder / "moved", stages=stages, mesh=make_mesh(**devices), layout=place)
     found["moved"] = distance(moved, whole)
     print(json.dumps(found))
 

@@ -99,6 +99,11 @@ def garble_about(folder):
     (folder / "3" / "about" / "metadata").write_text('{"note": "st')
 
 
+# Of several reads that fail at once, Orbax waits for the first; the others find its event loop closed.
+READS_THAT_FAIL = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@READS_THAT_FAIL
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit_of_the_numbers, remove_the_numbers, garble_about])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(three, damage, caplog):
     damage(three)
@@ -107,7 +112,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(three, damage, caplog)
         assert (step, about["note"], int(state["count"])) == (2, "step 2", 2)
         np.testing.assert_array_equal(state["w"], state_at(2)["w"])
         assert checkpoints.steps() == [2, 1]
-    assert "the checkpoint at step 3 is damaged and set aside" in caplog.text
+    assert "the checkpoint at step 3 is damaged and passed over" in caplog.text
     assert (three / "3.damaged").is_dir()
 
 
@@ -138,7 +143,8 @@ def test_a_write_that_was_cut_off_is_cleaned_up(three):
     (unfinished / "state").mkdir(parents=True)
     with Checkpoints(three) as checkpoints:
         assert checkpoints.steps() == [3, 2, 1]
-    assert not unfinished.exists()
+        checkpoints.save(4, state_at(4), {})
+    assert not unfinished.exists() and (three / "4").is_dir()
 
 
 @pytest.fixture
@@ -169,6 +175,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file/c"):
         Checkpoints(tmp_path / "file" / "c")
+
+
+@READS_THAT_FAIL
+def test_who_only_reads_changes_nothing(three):
+    """Beside a run that is writing its next checkpoint."""
+    truncate(three)
+    (three / "4.orbax-checkpoint-tmp").mkdir()
+    before = sorted(three.rglob("*"))
+    assert load_newest(three, state_at(0))[0] == 2
+    assert sorted(three.rglob("*")) == before
 
 
 def test_load_newest(three, tmp_path):
