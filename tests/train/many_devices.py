@@ -1,6 +1,7 @@
 """Run by test_sharding.py with eight devices: prints how far apart trainings are that ought to be equal."""
 
 import json
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -75,31 +76,37 @@ def collectives():
     return step.lower(jax.device_put(state, shardings), shard_batch(small.batch_at(0), mesh)).compile().as_text()
 
 
+def moved(folder):
+    """Runs that go on elsewhere: from one device to eight, in pieces, and from there to one."""
+
+    def run(layout):
+        devices, place = LAYOUTS[layout]
+        mesh = make_mesh(**devices)
+        return small.run(folder, stages=small.stages(noise=0, optimiser=optax.sgd), keep=99, mesh=mesh, layout=place)
+
+    def go_back_to(step):
+        latest = folder / "checkpoints" / "latest"
+        for path in latest.iterdir():
+            if int(path.name) > step:
+                shutil.rmtree(path)
+
+    whole = run("one")
+    go_back_to(5)
+    to_eight = run("fsdp")
+    go_back_to(15)
+    return max(distance(to_eight, whole), distance(run("one"), whole))
+
+
 def main(folder):
-    noisy = partial(small.loss, noise=0.3)
-    one = trained(noisy, "one")
-    plain = trained(small.plain_loss, "one")
-    found = {name: distance(trained(noisy, name), one) for name in ("fsdp", "both")}
-    found["data"] = distance(trained(small.plain_loss, "data"), plain)
+    one, plain = trained(small.loss, "one"), trained(small.plain_loss, "one")
+    found = {name: distance(trained(small.loss, name), one) for name in ("data", "fsdp", "both")}
     found["microbatches"] = distance(trained(small.plain_loss, "data", accumulate=2), plain)
     found["pmap"] = distance(pmapped(small.plain_loss), plain)
-    found["pmap, statistics of each device"] = distance(pmapped(small.loss), trained(small.loss, "one"))
-
-    split = trained(noisy, "fsdp").optimisers["all"]
+    found["pmap, statistics of each device"] = distance(pmapped(small.loss), one)
+    split = trained(small.loss, "fsdp").optimisers["all"]
     found["largest piece"] = max(x.addressable_shards[0].data.size for x in jax.tree.leaves(split))
     found["reductions"] = collectives().count(" all-reduce(")
-
-    # begun on one device, gone on with on eight, in pieces, and back
-    stages = small.stages(noise=0)
-    whole = small.run(folder / "whole", stages=stages, mesh=make_mesh(devices=jax.devices()[:1]))
-    for layout in ("one", "fsdp", "one"):
-        devices, place = LAYOUTS[layout]
-        latest = folder / "moved" / "checkpoints" / "latest"
-        if latest.exists():
-            newest = max(int(path.name) for path in latest.iterdir() if path.name.isdigit())
-            (latest / str(newest)).rename(latest / f"{newest}.away{layout}")
-        moved = small.run(folder / "moved", stages=stages, mesh=make_mesh(**devices), layout=place)
-    found["moved"] = distance(moved, whole)
+    found["moved"] = moved(folder)
     print(json.dumps(found))
 
 

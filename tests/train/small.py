@@ -32,7 +32,7 @@ def apply(params, x):
 
 
 def loss(variables, batch, *, key, noise=0.0):
-    x = batch["x"] + noise * jax.random.normal(key, batch["x"].shape)
+    x = batch["x"] + noise * jax.random.normal(key, batch["x"].shape) if noise else batch["x"]
     found, mean = apply(variables["params"], x)
     old = variables["stats"]["encoder"]["mean"]
     square = jnp.mean((found - batch["y"]) ** 2)

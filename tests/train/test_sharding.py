@@ -37,7 +37,7 @@ def eight(tmp_path_factory):
 
 @pytest.mark.parametrize("how", ["data", "fsdp", "both", "microbatches", "pmap", "moved"])
 def test_eight_devices_train_as_one_does(eight, how):
-    """With plain SGD, statistics over the batch and draws from a key: a wrong mean over devices would show."""
+    """With plain SGD, and statistics over the batch: a wrong mean over devices would show."""
     assert eight[how] < 1e-6
 
 
