@@ -125,13 +125,15 @@ class Checkpoints:
             CheckpointMismatch: a checkpoint with other arrays than `like`.
             CheckpointError: there are checkpoints, and none can be read.
         """
-
-        def read(step: int) -> tuple[PyTree, dict[str, Any]]:
-            about = self.about(step)
-            return self._restore(step, like(about), about), about
-
-        found = self._newest(read)
-        return None if found is None else (found[0], *found[1])
+        for step in self.steps():
+            about = self._try(step, self.about, step)
+            if about is not None:
+                wanted = like(about)  # what is wrong here is no damage
+                state = self._try(step, self._restore, step, wanted, about)
+                if state is not None:
+                    return step, state, about
+        self._refuse_if_damaged()
+        return None
 
     def newest_about(self) -> dict[str, Any] | None:
         """The JSON part of the newest checkpoint that can be read; None where there is no checkpoint.
@@ -139,24 +141,30 @@ class Checkpoints:
         Raises:
             CheckpointError: there are checkpoints, and none can be read.
         """
-        found = self._newest(self.about)
-        return None if found is None else found[1]
-
-    def _newest(self, read: Callable[[int], Any]) -> tuple[int, Any] | None:
         for step in self.steps():
-            try:
-                return step, read(step)
-            except CheckpointMismatch:
-                raise
-            # Whatever damage does to a file, it comes out of Orbax as one of many kinds of error.
-            except Exception as error:
-                self._set_aside(step, error)
-        if damaged := sorted(path.name for path in self.folder.glob("*.damaged")):
+            about = self._try(step, self.about, step)
+            if about is not None:
+                return about
+        self._refuse_if_damaged()
+        return None
+
+    def _try(self, step: int, read: Callable[..., Any], *arguments: Any) -> Any:
+        """What `read` returns; None where the checkpoint is damaged, which then stands aside."""
+        try:
+            return read(*arguments)
+        except (CheckpointMismatch, PermissionError, MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        # Whatever damage does to a file, it comes out of Orbax as one of many kinds of error.
+        except Exception as error:
+            self._set_aside(step, error)
+            return None
+
+    def _refuse_if_damaged(self) -> None:
+        if damaged := sorted(path.name for path in self.folder.glob("*.damaged*")):
             raise CheckpointError(
                 f"{self.folder}: no checkpoint can be read; {', '.join(damaged)} are damaged. "
                 "Move the folder away to begin anew"
             )
-        return None
 
     def _restore(self, step: int, like: PyTree, about: dict[str, Any]) -> PyTree:
         wanted = _by_path(like)
@@ -176,7 +184,8 @@ class Checkpoints:
             return
         path = self.folder / str(step)
         if jax.process_index() == 0 and path.exists():
-            path.rename(self.folder / f"{step}.damaged")
+            names = (f"{step}.damaged{again}" for again in ("", *range(1, 1000)))
+            path.rename(next(self.folder / name for name in names if not (self.folder / name).exists()))
         self._manager.reload()
 
     def _unwritten(self, error: Exception) -> CheckpointError:

@@ -88,8 +88,8 @@ def train(
         evaluate_every: steps.
         best: name of the score whose best state is kept too.
         lower_is_better: the sense of that score.
-        log_every: steps. A report has means over the steps since the last one; each evaluation and each checkpoint has
-            one before it.
+        log_every: steps. A report has means over the steps since the last one, and how many were taken a second, the
+            compilation of a stage included; each evaluation and each checkpoint has one before it.
         save_every: steps; there is a checkpoint at the end of each stage as well.
         keep: number of latest checkpoints.
         mesh: of `make_mesh`, by default all devices with a whole state on each.
@@ -128,6 +128,7 @@ def train(
             n, state = 0, begin.first()
         else:
             n, state, about = found
+            begin.refuse_another_key(state)
             go_to(feeds, about["batches"], stages, n)
             logger.info("going on from step %d in %s", n, folder)
         record.open_logs(n, _end(stages, len(stages)))
@@ -214,6 +215,11 @@ class _Beginning:
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, self.layout(state, self.mesh)
         )
+
+    def refuse_another_key(self, state: TrainState) -> None:
+        saved, given = (jax.device_get(jax.random.key_data(key)) for key in (state.key, self._keys()[1]))
+        if not np.array_equal(saved, given):
+            raise CheckpointMismatch("the folder holds a training with another key; choose another folder for this one")
 
 
 class _Step:

@@ -116,4 +116,4 @@ class Record:
             # The latest state is what a run goes on from: it is not lost with the best one.
             logger.warning("the best state so far is lost: %s", error)
             return math.inf
-        return math.inf if about is None else self._sign * about["scores"].get(best, math.inf)
+        return math.inf if about is None or best not in about["scores"] else self._sign * about["scores"][best]

@@ -87,6 +87,7 @@ def evaluate(state):
 def run(folder, *, steps=20, **more):
     """The training of the tests; every argument of `train` may be replaced."""
     settings = dict(
+        key=jax.random.key(3),
         init=init,
         stages=stages(steps),
         batches=Batches(),
@@ -98,7 +99,7 @@ def run(folder, *, steps=20, **more):
         save_every=5,
         quiet=True,
     )
-    return train(jax.random.key(3), **settings | more)
+    return train(**settings | more)
 
 
 def flat(state):

@@ -178,6 +178,26 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 @READS_THAT_FAIL
+def test_damage_again_to_the_same_step(three):
+    for aside in ("3.damaged", "3.damaged1"):
+        truncate(three)
+        with Checkpoints(three) as checkpoints:
+            assert checkpoints.restore_newest(like)[0] == 2
+            assert (three / aside).is_dir()
+            checkpoints.save(3, state_at(3), {})
+
+
+def test_what_is_wrong_with_the_question_is_no_damage(three):
+    def fail(about):
+        raise ValueError("no such system")
+
+    with Checkpoints(three) as checkpoints:
+        with pytest.raises(ValueError, match="no such system"):
+            checkpoints.restore_newest(fail)
+        assert checkpoints.steps() == [3, 2, 1]
+
+
+@READS_THAT_FAIL
 def test_who_only_reads_changes_nothing(three):
     """Beside a run that is writing its next checkpoint."""
     truncate(three)

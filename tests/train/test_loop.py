@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from functools import partial
 
 import chex
 import grain
@@ -134,6 +135,11 @@ def test_another_configuration_is_refused_and_nothing_touched(undisturbed):
     for other in (small.stages()[:1], small.stages()[::-1], small.stages(9)):
         with pytest.raises(CheckpointMismatch, match="step 20 was saved in stage 1, 'second', where the stages"):
             small.run(folder, stages=other)
+    with pytest.raises(CheckpointMismatch, match="another key"):
+        small.run(folder, key=jax.random.key(4))
+    decoder = (Update("all", small.loss, SGD, trainable=("decoder",)),)
+    with pytest.raises(ValueError, match="nothing lies under 'decoder'"):
+        small.run(folder, stages=(Stage("first", 14, decoder), Stage("second", 6, decoder)))
     assert sorted(folder.rglob("*")) == files
 
 
@@ -287,19 +293,24 @@ def test_a_best_score_that_is_not_there_is_named(tmp_path):
         )
 
 
-def test_the_best_state_is_the_one_of_the_best_score(tmp_path):
+@pytest.mark.parametrize("ended", [0, 3])
+def test_the_best_state_is_the_one_of_the_best_score(tmp_path, ended):
+    """In one run, and in one that ended after three steps."""
     scores = iter([3.0, 7.0, float("nan"), 7.0, 5.0])
-    state = train(
+    run = partial(
+        train,
         KEY,
         zero,
-        (counting_stage(5, 9),),
-        lambda step: {"n": jnp.ones(4)},
         folder=tmp_path,
         evaluate=lambda state: {"score": next(scores)},
         evaluate_every=1,
         best="score",
         lower_is_better=False,
     )
+    chex.clear_trace_counter()
+    if ended:
+        run(stages=(counting_stage(ended, 9),), batches=lambda step: {"n": jnp.ones(4)})
+    state = run(stages=(counting_stage(5, 9),), batches=lambda step: {"n": jnp.ones(4)})
     step, best, about = load_newest(tmp_path / "checkpoints" / "best", state)
     assert (step, float(best.params["a"]), about["scores"]) == (2, 2.0, {"score": 7.0})
 
