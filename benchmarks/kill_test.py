@@ -4,9 +4,9 @@
     python benchmarks/kill_test.py --kills 3   prints, and writes nothing
 
 One small training (tests/train/small.py: two stages, BatchNorm's averages, noise from keys, exponential averages,
-evaluations, the best state) runs undisturbed. The same one saves at every tenth step, is killed by SIGKILL at moments
-uniform over its steps, started again each time, and let end. Exits non-zero unless both end in the same bits and wrote
-the same log.
+evaluations, the best state) runs undisturbed. The same one saves at every hundredth step, is killed by SIGKILL at
+moments uniform over its steps, started again each time, and let end. Exits non-zero unless both end in the same bits
+and wrote the same log.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from jhand.train import read_log
 from tests.train.killing import run_to_the_end, run_with_kills
 
-STEPS, SAVE_EVERY, SEED = 400, 10, 0
+STEPS, SAVE_EVERY, SEED = 2000, 100, 0
 FOLDER = Path(__file__).parent / "results"
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 from functools import partial
 
@@ -14,6 +15,7 @@ import optax
 import pytest
 
 from jhand.train import (
+    CheckpointError,
     CheckpointMismatch,
     LossAux,
     NotFiniteError,
@@ -122,6 +124,30 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(undisturbed,
     assert (latest / "20.damaged").is_dir() and 20 in steps_in(latest)
 
 
+def test_a_disk_that_is_full_is_said_and_the_run_goes_on_later(tmp_path):
+    def heavy(key):
+        ballast = jax.random.normal(key, (300_000,))  # does not compress
+        return {"params": {"a": jnp.zeros(()), "ballast": ballast}, "stats": {}}
+
+    def run(folder):
+        chex.clear_trace_counter()
+        return train(
+            KEY, heavy, (counting_stage(6, 9, ("a",)),), lambda step: {"n": jnp.ones(4)}, folder=folder, save_every=2
+        )
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # to a program, a full disk
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"could not be written: File too large\. There is no complete one yet"
+        ):
+            run(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert float(run(tmp_path).params["a"]) == 6
+    assert steps_in(tmp_path / "checkpoints" / "latest") == [2, 4, 6]
+
+
 def test_another_configuration_is_refused_and_nothing_touched(undisturbed):
     folder, _ = undisturbed
     files = sorted(folder.rglob("*"))
@@ -180,14 +206,14 @@ def test_a_gradient_that_is_not_finite_is_found_unless_the_optimiser_leaves_it_o
         assert (error.value.step, error.value.term) == (1, term)
 
 
-def counting_stage(steps=6, traces=1):
+def counting_stage(steps=6, traces=1, trainable=("",)):
     """Adds up what batches hold; its loss may be traced so many times."""
 
     @chex.assert_max_traces(n=traces)
     def loss(variables, batch, *, key):
         return -variables["params"]["a"] * jnp.mean(batch["n"]), LossAux()
 
-    return Stage("count", steps, (Update("u", loss, optax.sgd(1.0)),))
+    return Stage("count", steps, (Update("u", loss, optax.sgd(1.0), trainable),))
 
 
 def zero(key):
