@@ -4,6 +4,7 @@ A folder of checkpoints holds a folder for each step: `state`, the arrays, and `
 needed to go on. Numbers are read where they are wanted: a state saved on one device may be read on eight.
 """
 
+import json
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax import lax
+from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Array, PyTree
 
@@ -54,6 +56,11 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise CheckpointError(f"{self.folder}: {error.strerror or error}") from error
+        # Each process reads for itself: who finds damage would leave the others waiting in Orbax for ever.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        self._reader = ocp.Checkpointer(handler, multiprocessing_options=alone)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -65,6 +72,7 @@ class Checkpoints:
             if kind is None:
                 raise
         finally:
+            self._reader.close()
             self._manager.close()
 
     def steps(self) -> list[int]:
@@ -107,7 +115,7 @@ class Checkpoints:
 
     def about(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        return json.loads((self.folder / str(step) / "about" / "metadata").read_text(encoding="utf-8"))
 
     def restore_newest(self, like: Callable[[dict[str, Any]], PyTree]) -> tuple[int, PyTree, dict[str, Any]] | None:
         """The newest checkpoint that can be read.
@@ -128,10 +136,12 @@ class Checkpoints:
         for step in self.steps():
             about = self._try(step, self.about, step)
             if about is not None:
-                wanted = like(about)  # what is wrong here is no damage
-                state = self._try(step, self._restore, step, wanted, about)
-                if state is not None:
-                    return step, state, about
+                state = like(about)  # what is wrong here is no damage
+                wanted = _by_path(state)
+                _compare(f"{self.folder}, step {step}", about["arrays"], _shapes(wanted))
+                arrays = self._try(step, self._arrays, step, wanted)
+                if arrays is not None and self._try(step, _verify, arrays, about["checksum"]):
+                    return step, jax.tree.unflatten(jax.tree.structure(state), list(arrays.values())), about
         self._refuse_if_damaged()
         return None
 
@@ -149,15 +159,21 @@ class Checkpoints:
         return None
 
     def _try(self, step: int, read: Callable[..., Any], *arguments: Any) -> Any:
-        """What `read` returns; None where the checkpoint is damaged, which then stands aside."""
+        """What `read` returns; None where the checkpoint is damaged to any process, and then it stands aside."""
+        found, error = None, None
         try:
-            return read(*arguments)
-        except (CheckpointMismatch, PermissionError, MemoryError, jax.errors.JaxRuntimeError):
+            found = read(*arguments)
+        except (PermissionError, MemoryError, jax.errors.JaxRuntimeError):
             raise
-        # Whatever damage does to a file, it comes out of Orbax as one of many kinds of error.
-        except Exception as error:
+        except Exception as damage:  # comes out of Orbax as one of many kinds of error
+            error = damage
+        damaged = error is not None
+        if jax.process_count() > 1:
+            damaged = bool(np.any(process_allgather(np.array(damaged))))
+        if damaged:
             self._set_aside(step, error)
             return None
+        return found
 
     def _refuse_if_damaged(self) -> None:
         if damaged := sorted(path.name for path in self.folder.glob("*.damaged*")):
@@ -166,19 +182,13 @@ class Checkpoints:
                 "Move the folder away to begin anew"
             )
 
-    def _restore(self, step: int, like: PyTree, about: dict[str, Any]) -> PyTree:
-        wanted = _by_path(like)
-        _compare(f"{self.folder}, step {step}", about["arrays"], _shapes(wanted))
+    def _arrays(self, step: int, wanted: dict[str, Any]) -> dict[str, Array]:
         full = {name: x for name, x in wanted.items() if x.size}
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(full))
-        arrays = self._manager.restore(step, args=items)["state"]
-        arrays = {name: arrays[name] if x.size else jnp.zeros(x.shape, x.dtype) for name, x in wanted.items()}
-        if _checksum(arrays) != about["checksum"]:
-            raise ValueError("its numbers are not those that were saved (checksum)")
-        return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
+        arrays = self._reader.restore(self.folder / str(step) / "state", args=ocp.args.StandardRestore(full))
+        return {name: arrays[name] if x.size else jnp.zeros(x.shape, x.dtype) for name, x in wanted.items()}
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    def _set_aside(self, step: int, error: Exception | None) -> None:
+        reason = "so says another process" if error is None else (str(error) or type(error).__name__).splitlines()[0]
         log.warning("%s: the checkpoint at step %d is damaged and passed over: %s", self.folder, step, reason)
         if self._read_only:
             return
@@ -186,6 +196,8 @@ class Checkpoints:
         if jax.process_index() == 0 and path.exists():
             names = (f"{step}.damaged{again}" for again in ("", *range(1, 1000)))
             path.rename(next(self.folder / name for name in names if not (self.folder / name).exists()))
+        if jax.process_count() > 1:
+            sync_global_devices(f"{path} set aside")
         self._manager.reload()
 
     def _unwritten(self, error: Exception) -> CheckpointError:
@@ -244,6 +256,12 @@ def _compare(where: str, saved: dict[str, str], wanted: dict[str, str]) -> None:
     if other:
         listed = "\n  ".join(other[:10] + ([f"... {len(other) - 10} more"] if len(other) > 10 else []))
         raise CheckpointMismatch(f"{where} belongs to another configuration; choose another folder:\n  {listed}")
+
+
+def _verify(arrays: dict[str, Array], checksum: int) -> bool:
+    if _checksum(arrays) != checksum:
+        raise ValueError("its numbers are not those that were saved (checksum)")
+    return True
 
 
 def _checksum(arrays: dict[str, Array]) -> int:

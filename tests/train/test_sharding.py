@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 from jhand.train import fsdp, make_mesh, read_log, replicated, shard_batch, start_distributed
 from tests.train import small
 from tests.train.killing import ROOT
+from tests.train.two_processes import heavy
 
 
 def start(module, folder, devices, **environment):
@@ -67,11 +68,14 @@ def test_two_processes_train_as_one_does(tmp_path):
     finally:
         for process in processes:
             process.kill()
-    expected = small.flat(small.run(None, best=None, stages=small.stages(noise=0, optimiser=optax.sgd)))
+    stages = small.stages(noise=0, optimiser=optax.sgd)
+    expected = small.flat(small.run(None, best=None, init=heavy, stages=stages))
     found = dict(np.load(tmp_path / "state.npz"))
     assert found.keys() == {name for name in expected if not name.startswith("key")}
     for name, x in found.items():
         np.testing.assert_allclose(x, expected[name], atol=1e-6, err_msg=name)
+    latest = tmp_path / "run" / "checkpoints" / "latest"
+    assert (latest / "20.damaged").is_dir() and (latest / "20").is_dir()  # damage to one is damage to all
     steps = [line["step"] for line in read_log(tmp_path / "run" / "log.jsonl")]
     assert steps == [4, 5, 8, 8, 10, 12, 14, 15, 16, 16, 20, 20]  # one process writes, and nothing twice
 

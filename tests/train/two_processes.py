@@ -25,12 +25,19 @@ def evaluate(state):
     return {"error": float(process_allgather(state.params["head"]["bias"], tiled=True)[0])}
 
 
+def heavy(key):
+    """With parameters so large that each process keeps its part in files of its own."""
+    variables = small.init(key)
+    return {**variables, "params": {**variables["params"], "ballast": jax.random.normal(key, (400, 400))}}
+
+
 def main(folder):
     start_distributed()
     assert jax.process_count() == 2 and len(jax.devices()) == 4
     together = partial(
         small.run,
         folder / "run",
+        init=heavy,
         stages=small.stages(noise=0, optimiser=optax.sgd),
         evaluate=evaluate,
         mesh=make_mesh(model=4),
@@ -39,8 +46,10 @@ def main(folder):
     together(batches=Part())
     sync_global_devices("done")
     if jax.process_index() == 0:
-        (folder / "run" / "checkpoints" / "latest" / "20").rename(folder / "20")
-    sync_global_devices("moved")
+        newest = folder / "run" / "checkpoints" / "latest" / "20"
+        for path in (newest / "state" / "ocdbt.process_1" / "d").iterdir():
+            path.write_bytes(b"")  # which the first process does not read
+    sync_global_devices("damaged")
     state = together(batches=Part())
     arrays = {name: x for name, x in state.__dict__.items() if name != "key"}
     whole = jax.tree.map(lambda x: process_allgather(x, tiled=True), arrays)
