@@ -21,6 +21,7 @@ PACKAGES = [
     "jhand.metrics",
     "jhand.motion",
     "jhand.render",
+    "jhand.train",
     "jhand.contact",
     "jhand.nn",
     "jhand.data",

@@ -1,0 +1,33 @@
+"""One engine for every training: states, stages, steps on any devices, checkpoints, weights, logs, one loop."""
+
+from jhand.train.checkpoints import CheckpointError as CheckpointError
+from jhand.train.checkpoints import CheckpointMismatch as CheckpointMismatch
+from jhand.train.checkpoints import load_newest as load_newest
+from jhand.train.logs import read_log as read_log
+from jhand.train.loop import NotFiniteError as NotFiniteError
+from jhand.train.loop import Terminated as Terminated
+from jhand.train.loop import train as train
+from jhand.train.paths import merge as merge
+from jhand.train.paths import paths_of as paths_of
+from jhand.train.paths import select as select
+from jhand.train.sharding import fsdp as fsdp
+from jhand.train.sharding import make_mesh as make_mesh
+from jhand.train.sharding import pmap_step as pmap_step
+from jhand.train.sharding import replicated as replicated
+from jhand.train.sharding import shard_batch as shard_batch
+from jhand.train.sharding import start_distributed as start_distributed
+from jhand.train.stages import LossAux as LossAux
+from jhand.train.stages import Precision as Precision
+from jhand.train.stages import Stage as Stage
+from jhand.train.stages import Update as Update
+from jhand.train.stages import adamw as adamw
+from jhand.train.state import TrainState as TrainState
+from jhand.train.state import begin_stage as begin_stage
+from jhand.train.state import init_state as init_state
+from jhand.train.step import StepMetrics as StepMetrics
+from jhand.train.step import train_step as train_step
+from jhand.train.weights import ModelCard as ModelCard
+from jhand.train.weights import WeightsError as WeightsError
+from jhand.train.weights import load_weights as load_weights
+from jhand.train.weights import read_card as read_card
+from jhand.train.weights import save_weights as save_weights
