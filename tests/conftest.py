@@ -42,6 +42,17 @@ def forget_compiled_programs():
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def compiled_in_a_hurry():
+    """For large programs that run once or twice: most of their time is XLA's, which here optimises little."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -18,6 +18,8 @@ from jhand.hand.kinematics import forward as forward
 from jhand.hand.kinematics import joints as joints
 from jhand.hand.kinematics import keypoints as keypoints
 from jhand.hand.kinematics import pose_hand as pose_hand
+from jhand.hand.kinematics import pose_hand_by_matrices as pose_hand_by_matrices
+from jhand.hand.kinematics import posed_keypoints as posed_keypoints
 from jhand.hand.kinematics import shape_hand as shape_hand
 from jhand.hand.kinematics import skin as skin
 from jhand.hand.landmark_sets import LandmarkSet as LandmarkSet

@@ -128,12 +128,28 @@ def pose_hand(joints: ArrayLike, global_orient: ArrayLike, hand_pose: ArrayLike,
     Returns:
         Bone transforms, posed joints and pose features.
     """
-    J, w, theta, t = map(jnp.asarray, (joints, global_orient, hand_pose, transl))
-    batch = jnp.broadcast_shapes(J.shape[:-2], w.shape[:-1], theta.shape[:-2], t.shape[:-1])
-    J, w = jnp.broadcast_to(J, (*batch, 16, 3)), jnp.broadcast_to(w, (*batch, 3))
-    theta, t = jnp.broadcast_to(theta, (*batch, 15, 3)), jnp.broadcast_to(t, (*batch, 3))
+    w, theta = jnp.asarray(global_orient), jnp.asarray(hand_pose)
+    batch = jnp.broadcast_shapes(w.shape[:-1], theta.shape[:-2])
+    w, theta = jnp.broadcast_to(w, (*batch, 3)), jnp.broadcast_to(theta, (*batch, 15, 3))
+    return pose_hand_by_matrices(joints, so3_exp(jnp.concatenate([w[..., None, :], theta], -2)), transl)
 
-    R = so3_exp(jnp.concatenate([w[..., None, :], theta], -2))
+
+@jax.jit
+def pose_hand_by_matrices(joints: ArrayLike, rotations: ArrayLike, transl: ArrayLike) -> PosedHand:
+    """`pose_hand` from rotation matrices, which networks regress: no logarithm stands between them and a loss.
+
+    Args:
+        joints: rest joints (..., 16, 3), metres.
+        rotations: (..., 16, 3, 3), the wrist's and those of the fingers relative to the flat hand.
+        transl: (..., 3) metres.
+
+    Returns:
+        Bone transforms, posed joints and pose features.
+    """
+    J, R, t = map(jnp.asarray, (joints, rotations, transl))
+    batch = jnp.broadcast_shapes(J.shape[:-2], R.shape[:-3], t.shape[:-1])
+    J, t = jnp.broadcast_to(J, (*batch, 16, 3)), jnp.broadcast_to(t, (*batch, 3))
+    R = jnp.broadcast_to(R, (*batch, 16, 3, 3))
     features = (R - jnp.broadcast_to(jnp.eye(3, dtype=R.dtype), R.shape))[..., 1:, :, :].reshape(*batch, 135)
 
     # all five fingers at once: each bone's rotation, and beside it the way to its joint from the one before
@@ -143,13 +159,13 @@ def pose_hand(joints: ArrayLike, global_orient: ArrayLike, hand_pose: ArrayLike,
 
     wrist = J[..., 0, :] + t
     G, p = R[..., None, 0, :, :], wrist[..., None, :]
-    rotations, positions = [], []
+    turns, positions = [], []
     for level in range(3):
         turned = jnp.matmul(G, local[..., level, :, :], precision=HIGHEST)
         G, p = turned[..., :3], p + turned[..., 3]
-        rotations.append(G)
+        turns.append(G)
         positions.append(p)
-    G = jnp.concatenate([R[..., :1, :, :], jnp.stack(rotations, -3).reshape(*batch, 15, 3, 3)], -3)
+    G = jnp.concatenate([R[..., :1, :, :], jnp.stack(turns, -3).reshape(*batch, 15, 3, 3)], -3)
     p = jnp.concatenate([wrist[..., None, :], jnp.stack(positions, -2).reshape(*batch, 15, 3)], -2)
     # as a product: summed entry by entry, XLA works the chain out again for each of them, at twice the time
     carried = jnp.matmul(G, J[..., None], precision=HIGHEST)[..., 0]
@@ -221,8 +237,13 @@ def keypoints(hand: HandModel, params: HandParams) -> Float[Array, "*b 21 3"]:
         ValueError: a parameter of another shape than the model expects.
     """
     params = check_params(params, hand)
-    posed = _pose(hand, params)
-    rest = _blend(hand.basis[..., hand.tips], _coefficients(params.betas, posed.pose_features))
+    return posed_keypoints(hand, params.betas, _pose(hand, params))
+
+
+@jax.jit
+def posed_keypoints(hand: HandModel, betas: ArrayLike, posed: PosedHand) -> Float[Array, "*b 21 3"]:
+    """The 21 keypoints of a posed hand of shape `betas` (..., B): openpose21 order, metres."""
+    rest = _blend(hand.basis[..., hand.tips], _coefficients(jnp.asarray(betas), posed.pose_features))
     tips = _carry(hand.weights[hand.tips, :], _bones(posed), rest)
     return _order_keypoints(posed.joints, tips)
 

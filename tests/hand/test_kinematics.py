@@ -9,8 +9,20 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from jhand.geometry.rotations import so3_exp
 from jhand.hand import kinematics
-from jhand.hand.kinematics import PosedHand, ShapedHand, forward, joints, keypoints, pose_hand, shape_hand, skin
+from jhand.hand.kinematics import (
+    PosedHand,
+    ShapedHand,
+    forward,
+    joints,
+    keypoints,
+    pose_hand,
+    pose_hand_by_matrices,
+    posed_keypoints,
+    shape_hand,
+    skin,
+)
 from jhand.hand.model import HandModel, HandParams, T_world_wrist, make_hand, rest_joints, with_T_world_wrist
 from tests.hand import mano_reference
 from tests.hand.mano_files import hand_arrays
@@ -354,3 +366,11 @@ def test_pose_hand_broadcasts(toy_hand):
     assert posed.pose_features.shape == (2, 3, 135)
     expected = reference(HandParams(row.global_orient, column.hand_pose, one.betas, one.transl))[1]
     np.testing.assert_allclose(posed.joints, expected, atol=1e-6)
+
+
+def test_matrices_pose_as_their_vectors(toy_hand):
+    params = random_params(32, (4,))
+    turns = jnp.concatenate([params.global_orient[:, None], params.hand_pose], 1)
+    posed = pose_hand_by_matrices(rest_joints(toy_hand, params.betas), so3_exp(turns), params.transl)
+    np.testing.assert_allclose(posed.joints, joints(toy_hand, params), atol=1e-7)
+    np.testing.assert_allclose(posed_keypoints(toy_hand, params.betas, posed), keypoints(toy_hand, params), atol=1e-7)

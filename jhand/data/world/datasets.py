@@ -89,7 +89,7 @@ def with_words(clip: dict[str, Any], config: WorldConfig, seed: int, number: int
     }
     meta = {
         "dataset": "world",
-        "sequence": f"{_name(config.script)}/{seed}/{number}",
+        "sequence": f"{script_name(config.script)}/{seed}/{number}",
         "fps": config.fps,
         "world": "x right, y down, z forward",
         "licence": "none needed",
@@ -134,7 +134,7 @@ def cached_world(
     """
     things = load_assets() if assets is None else assets
     at = Path(folder or os.environ.get("JHAND_CACHE") or Path.home() / ".cache" / "jhand" / "worlds")
-    at = at / f"{_name(config.script)}-{fingerprint(config, seed, things)}"
+    at = at / f"{script_name(config.script)}-{fingerprint(config, seed, things)}"
     shards = []
     for start in range(0, number, _SHARD):
         stop = min(start + _SHARD, number)
@@ -147,5 +147,6 @@ def cached_world(
     return ClipRecords(shards)
 
 
-def _name(script: Callable[..., Any]) -> str:
+def script_name(script: Callable[..., Any]) -> str:
+    """What a world is called by: the name of what happens in it."""
     return getattr(script, "__name__", type(script).__name__)

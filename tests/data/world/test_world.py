@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -37,6 +38,7 @@ from tests.data.clips import params_of, reprojected
 from tests.data.published import write_freihand
 from tests.hand.mano_files import hand_arrays, write_clean
 
+pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 SIZE = 32
 WORLDS = {
     "one hand": single_hand(SIZE),
@@ -51,7 +53,7 @@ def assets():
 
 
 @pytest.fixture(scope="module", params=WORLDS)
-def world(request, assets):
+def world(request, assets, compiled_in_a_hurry):
     config = WORLDS[request.param]
     return config, list(world_clips(config, 3, range(12), assets))
 
@@ -152,7 +154,7 @@ def test_the_disk_gives_back_what_was_made_and_goes_on(tmp_path, assets, monkeyp
 
 
 @pytest.fixture(scope="module")
-def pairs(assets):
+def pairs(assets, compiled_in_a_hurry):
     """Actors of 64 two-hand clips at one instant."""
     play = jax.jit(jax.vmap(lambda key: two_hands_script(key, assets, jnp.zeros(1))))
     return play(jax.random.split(jax.random.key(1), 64))
@@ -285,3 +287,11 @@ def small_training(source):
         losses.append(float(value))
     data.close()
     return losses
+
+
+def test_the_pages_code(root, capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "world.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(block, "world.md", "exec"), {})
+    shapes, first, second = capsys.readouterr().out.splitlines()
+    assert shapes == "(16, 1, 1, 32, 32, 3) (16, 1, 21, 3)"
+    assert first.startswith("one_hand/0/0 ") and second.startswith("one_hand/0/1 ")

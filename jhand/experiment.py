@@ -1,0 +1,456 @@
+"""What an experiment script imports: presets, runs that are kept and resumed, claims, one command line for all.
+
+    python -m experiments.hamba train  --preset cpu --seed 0        one training, and its scores
+    python -m experiments.hamba eval   --preset cpu --seed 0        its scores again, on any data
+    python -m experiments.hamba claims --preset cpu --seeds 3       the claims: all runs they need, verdict, result file
+    ... --data freihand:/data/FreiHAND:training --held-out freihand:/data/FreiHAND:evaluation    on data of one's own
+    ... --smoke                                                     a few steps of everything, to see that it runs
+
+A run is a variant of a preset and a seed; its folder has the configuration, the versions and the log, and a run that
+was interrupted goes on. What is done is not done again.
+"""
+
+import hashlib
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jhand.claims import Claim, Result, compare, statement_sha, write_result
+from jhand.compile_cache import enable_compile_cache
+from jhand.data.clip import select
+from jhand.data.pipeline import Cached, Clip, Source, batches
+from jhand.data.sources import open_source
+from jhand.data.world import WorldConfig, cached_world, load_assets, make_clips
+from jhand.geometry.alignment import procrustes
+from jhand.hand import HandModel, HandParams, load_hand
+from jhand.train import ModelCard, TrainState, save_weights, train
+from jhand.train.weights import versions
+
+Batch = dict[str, Any]
+Metric = Callable[[Any, Batch, HandModel], jax.Array]
+"""`(outputs, batch, hand) -> (B,)`, one number for each example, NaN where it has none."""
+TRAIN_SEED, HELD_OUT_SEED = 0, 1
+"""Of the world: what is trained on, and what is never seen in training."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large an experiment is."""
+
+    config: Any
+    """Of the system."""
+    world: WorldConfig
+    steps: int
+    batch: int
+    clips: int | None
+    """Written to disk once and read in epochs; None makes new ones inside each step, on the devices."""
+    held_out: int = 1024
+    """Clips that scores are means over."""
+    evaluate_every: int = 1000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A system, what its paper claims, and how that is looked at."""
+
+    system: ModuleType
+    presets: Mapping[str, Preset]
+    metrics: Mapping[str, Metric]
+    units: Mapping[str, tuple[str, float]]
+    """By metric: the unit it is reported in, and how many of it one is."""
+    baseline: Callable[[Batch, HandModel], Callable[[Batch], Any]]
+    """From training examples to a trivial answer: a function from a batch to outputs, such as `mean_hand`."""
+    claims: Sequence[Claim]
+    crop: Callable[[Clip, Any], Clip] = lambda clip, config: clip
+    """What of a clip the system is shown, by its configuration; the same in training and after."""
+    augment: Callable[[Clip, np.random.Generator], Clip] | None = None
+    """Of crops, in training."""
+    stand_ins: Sequence[str] = ()
+    """What stands for a frozen part of the paper that cannot be had."""
+    licence: str = "Apache-2.0"
+
+    @property
+    def name(self) -> str:
+        """The system's, as its module is called."""
+        return self.system.__name__.rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may change."""
+
+    preset: str = "cpu"
+    """One of the experiment's."""
+    seed: int = 0
+    """Of one training."""
+    seeds: int = 3
+    """How many a claim is run with, 0, 1, 2, ..."""
+    variant: str = ""
+    """Which one to train, by default the first of the primary claim."""
+    claim: str = ""
+    """Which claim to run, by default the primary one; `all` runs every one."""
+    data: str = ""
+    """To train on, as `jhand.data.sources` names it; by default the preset's world."""
+    held_out: str = ""
+    """To evaluate on; needed where `data` is."""
+    folder: Path = Path("out/runs")
+    """Of the runs."""
+    results: Path = Path("results")
+    """Of the results of claims."""
+    smoke: bool = False
+    """A few steps of everything."""
+
+
+def mean_hand(sample: Batch, hand: HandModel) -> Callable[[Batch], "Constant"]:
+    """The trivial answer: always the mean of the hands in `sample["keypoints3d"]`, aligned to each other (generalised
+    Procrustes: Gower 1975), the best that one answer can be under aligned errors; its mesh is the model's mean pose.
+    """
+    points = jnp.asarray(sample["keypoints3d"])[np.asarray(sample["keypoints3d_valid"]).all(-1)]
+    mean = points[0] - jnp.mean(points[0], 0)
+    for _ in range(5):
+        R, scale, t = procrustes(points, mean)
+        aligned = scale[:, None, None] * jnp.einsum("nij,nkj->nki", R, points, precision="highest") + t[:, None]
+        mean = jnp.mean(aligned, 0)
+    params = replace(HandParams.zeros(), hand_pose=hand.hands_mean.reshape(15, 3))
+    return lambda batch: Constant(jnp.broadcast_to(mean, batch["keypoints3d"].shape), params)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Constant:
+    """The same hand for every example."""
+
+    keypoints: jax.Array
+    params: HandParams
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, done or to be done."""
+
+    variant: str
+    config: Any
+    seed: int
+    preset: Preset
+    folder: Path
+    data: str
+    held_out: str
+
+
+def fit(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, Any]:
+    """Train a run, or go on with it, and score it; what was done before is read.
+
+    Returns:
+        Scores by metric, in metres and the like, and `parameters`, `flops`, `milliseconds`, `steps`, `seconds`.
+    """
+    done = run.folder / "result.json"
+    if done.is_file():
+        return json.loads(done.read_text())
+    run.folder.mkdir(parents=True, exist_ok=True)
+    about = {"config": asdict(run.config), "seed": run.seed, "data": run.data, "commit": commit(), **versions()}
+    (run.folder / "run.json").write_text(json.dumps(about, indent=1, default=repr) + "\n")
+    start = time.perf_counter()
+    held_out = held_out_batches(experiment, run)
+    score = scorer(experiment, run.config, hand)
+    preset = run.preset
+    state = train(
+        jax.random.key(run.seed),
+        lambda key: experiment.system.init(key, run.config, hand),
+        experiment.system.stages(run.config, hand, preset.steps),
+        feed(experiment, run),
+        folder=run.folder,
+        evaluate=lambda state: score(state.averaged, held_out),
+        evaluate_every=preset.evaluate_every,
+        log_every=min(100, preset.steps),
+        save_every=preset.evaluate_every,
+        keep=2,
+    )
+    result = score(state.averaged, held_out) | cost(experiment, run.config, state, held_out[0], hand)
+    result |= {"steps": preset.steps, "seconds": round(time.perf_counter() - start, 1)}
+    card = ModelCard(
+        system=experiment.name,
+        config=asdict(run.config),
+        data=run.data,
+        metrics={f"{name}_{experiment.units[name][0]}": value for name, value in reported(experiment, result).items()},
+        licence=experiment.licence,
+    )
+    save_weights(run.folder / "weights", state.averaged, card)
+    done.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def scorer(
+    experiment: Experiment, config: Any, hand: HandModel
+) -> Callable[[Mapping[str, Any], Sequence[Batch]], dict[str, float]]:
+    """`(variables, batches) -> scores`: means of each metric over the examples that have one."""
+
+    @jax.jit
+    def measure(variables: Any, batch: Batch, hand: HandModel) -> dict[str, jax.Array]:
+        outputs = experiment.system.predict(variables, experiment.system.inputs_of(batch), config, hand)
+        return {name: metric(outputs, batch, hand) for name, metric in experiment.metrics.items()}
+
+    def score(variables: Mapping[str, Any], batches: Sequence[Batch]) -> dict[str, float]:
+        return _means([measure(variables, batch, hand) for batch in batches])
+
+    return score
+
+
+def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {name: float(np.nanmean(np.concatenate([np.asarray(one[name]) for one in each]))) for name in each[0]}
+
+
+def baseline_scores(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, float]:
+    """What the trivial answer scores on the held-out examples."""
+    sample = next(_numpy_batches(experiment, run, min(2048, len(train_source(experiment, run))), augmented=False))
+    answer = experiment.baseline(sample, hand)
+    each = held_out_batches(experiment, run)
+    return _means([{n: metric(answer(b), b, hand) for n, metric in experiment.metrics.items()} for b in each])
+
+
+def cost(experiment: Experiment, config: Any, state: TrainState, batch: Batch, hand: HandModel) -> dict[str, Any]:
+    """Parameters of what predicts; floating point operations and milliseconds of one example."""
+    system = experiment.system
+    inputs = system.inputs_of(jax.tree.map(lambda x: jnp.asarray(x[:1]), batch))
+    predict = jax.jit(lambda variables, inputs: system.predict(variables, inputs, config, hand))
+    compiled = predict.lower(state.averaged, inputs).compile()
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(state.averaged, inputs))
+        times.append(1000 * (time.perf_counter() - start))
+    count = sum(leaf.size for leaf in jax.tree.leaves(system.predicting(state.params)))
+    analysis = compiled.cost_analysis() or {}
+    return {
+        "parameters": count,
+        "flops": float(analysis.get("flops", float("nan"))),
+        "milliseconds": round(statistics.median(times), 3),
+    }
+
+
+def train_source(experiment: Experiment, run: Run) -> Source:
+    """Clips to train on, without what the system does not need."""
+    if run.data:
+        source: Source = open_source(run.data)
+    else:
+        source = cached_world(run.preset.world, TRAIN_SEED, run.preset.clips or 2048)
+    return Cached(_Seen(experiment, run, source, bool(run.data)))
+
+
+def feed(experiment: Experiment, run: Run) -> Any:
+    """Batches for `jhand.train.train`: of clips on disk, or made in the step."""
+    if run.data or run.preset.clips is not None:
+        return _numpy_batches(experiment, run, run.preset.batch, augmented=True)
+    assets, preset = load_assets(), run.preset
+
+    def made(step: jax.Array) -> Batch:
+        numbers = step * preset.batch + jnp.arange(preset.batch) + run.seed * 2**24
+        clips = make_clips(TRAIN_SEED, numbers, preset.world, assets)
+        return jax.vmap(lambda clip: experiment.system.prepare(clip, run.config))(clips)
+
+    return made
+
+
+def held_out_batches(experiment: Experiment, run: Run) -> list[Batch]:
+    """What scores are means over: the same for every variant and seed, never augmented at random."""
+    if run.held_out:
+        source: Source = open_source(run.held_out)
+    else:
+        source = cached_world(run.preset.world, HELD_OUT_SEED, run.preset.held_out)
+    source = _Seen(experiment, run, source, bool(run.held_out))
+    number = min(run.preset.held_out, len(source))
+    size = min(run.preset.batch, number)
+    prepared = [experiment.system.prepare(source[i], run.config) for i in range(number // size * size)]
+    return [_stacked(prepared[i : i + size]) for i in range(0, len(prepared), size)]
+
+
+class _Seen:
+    """Clips as a system is shown them, with what it needs, and zeros under a false mask for what a dataset lacks."""
+
+    def __init__(self, experiment: Experiment, run: Run, source: Source, fill: bool) -> None:
+        self._source, self._needs, self._fill = source, experiment.system.needs, fill
+        self._crop = lambda clip: experiment.crop(clip, run.config)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Clip:
+        return self._crop(select(self._source[index], self._needs, fill=self._fill))
+
+    def __repr__(self) -> str:
+        return f"{self._source!r} with {self._needs}"
+
+
+def _numpy_batches(experiment: Experiment, run: Run, batch: int, augmented: bool) -> Iterator[Batch]:
+    augment = experiment.augment if augmented else None
+    prepare = partial(experiment.system.prepare, config=run.config)
+    return iter(batches(train_source(experiment, run), prepare, batch=batch, seed=run.seed, augment=augment))
+
+
+def _stacked(examples: Sequence[Batch]) -> Batch:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+
+
+def commit() -> str:
+    """Of the code that runs, `+` where it was changed since; empty outside of a clone."""
+    try:
+        git = partial(subprocess.run, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+        return git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip() + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def reported(experiment: Experiment, scores: Mapping[str, Any]) -> dict[str, float]:
+    """Scores in the units that they are reported in."""
+    return {name: experiment.units[name][1] * scores[name] for name in experiment.metrics}
+
+
+def budget(preset: Preset, data: str) -> dict[str, Any]:
+    """What both sides of a claim have alike."""
+    world = {
+        name: f"{value.__module__}.{value.__qualname__}" if callable(value) else value
+        for name, value in asdict(preset.world).items()
+    }
+    rest = {name: getattr(preset, name) for name in ("steps", "batch", "clips", "held_out")}
+    return {"config": asdict(preset.config), "world": world, "data": data, **rest}
+
+
+def run_of(experiment: Experiment, options: Options, variant: str, fields: Mapping[str, Any], seed: int) -> Run:
+    """The run of a variant and a seed; its folder is known by all that it depends on.
+
+    Raises:
+        ValueError: a preset that does not exist, or data without a held-out part.
+    """
+    if options.preset not in experiment.presets:
+        raise ValueError(f"preset: expected one of {', '.join(experiment.presets)}, got {options.preset!r}")
+    if bool(options.data) != bool(options.held_out):
+        raise ValueError("give --data and --held-out together: scores on what was trained on say nothing")
+    preset = experiment.presets[options.preset]
+    if options.smoke:
+        preset = replace(preset, steps=4, batch=4, clips=16, held_out=8, evaluate_every=2)
+    config = replace(preset.config, **fields)
+    known_by = {**budget(preset, options.data), "config": asdict(config), "held_out_data": options.held_out}
+    sha = hashlib.sha256(json.dumps(known_by, sort_keys=True, default=repr).encode()).hexdigest()[:8]
+    label = f"{options.preset}-smoke" if options.smoke else options.preset
+    folder = options.folder / experiment.name / label / f"{variant}-{sha}" / f"seed{seed}"
+    return Run(variant, config, seed, preset, folder, options.data, options.held_out)
+
+
+def run_claim(experiment: Experiment, claim: Claim, options: Options) -> Result:
+    """Both sides of a claim over all seeds, its verdict, and its result file."""
+    hand = load_hand()
+    seeds = list(range(options.seeds))
+    unit, scale = experiment.units[claim.metric]
+    values: dict[str, list[float]] = {name: [] for name in claim.compare}
+    costs: dict[str, dict[str, Any]] = {}
+    seconds = 0.0
+    for seed in seeds:  # seed by seed, so that what is there after an interruption is paired
+        for variant in claim.compare:
+            found = fit(experiment, run_of(experiment, options, variant, claim.variants[variant], seed), hand)
+            values[variant].append(scale * found[claim.metric])
+            costs[variant] = {k: found[k] for k in ("parameters", "flops", "milliseconds", "steps")}
+            costs[variant]["fields"] = dict(claim.variants[variant])
+            costs[variant]["seconds"] = costs[variant].get("seconds", 0.0) + found["seconds"]
+            seconds += found["seconds"]
+            print(f"{claim.name}: {variant}, seed {seed}: {scale * found[claim.metric]:.4g} {unit}", flush=True)
+    ours, ablation = claim.compare
+    first = run_of(experiment, options, ours, claim.variants[ours], 0)
+    trivial = scale * baseline_scores(experiment, first, hand)[claim.metric]
+    said = compare(values[ours], values[ablation], trivial, lower_is_better=claim.lower_is_better)
+    result = Result(
+        claim=claim.name,
+        statement=claim.statement,
+        statement_sha=statement_sha(claim, budget(first.preset, options.data)),
+        system=experiment.name,
+        preset=options.preset,
+        metric=claim.metric,
+        unit=unit,
+        direction="lower" if claim.lower_is_better else "higher",
+        compare=claim.compare,
+        variants=costs,
+        seeds=seeds,
+        values=values,
+        baseline=trivial,
+        mean=dict(zip(claim.compare, said.means, strict=True)),
+        sd=dict(zip(claim.compare, said.deviations, strict=True)),
+        difference=said.difference,
+        relative=said.relative,
+        interval=said.interval,
+        expected=claim.expected,
+        verdict=said.verdict,
+        primary=claim.primary,
+        stand_ins=list(experiment.stand_ins),
+        data=options.data or f"world, {first.preset.clips or 'new'} clips in training",
+        device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        versions=versions(),
+        commit=commit(),
+        seconds=round(seconds, 1),
+    )
+    if not options.smoke:  # a few steps say nothing
+        print(write_result(options.results, result))
+    return result
+
+
+def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None:
+    """The command line of an experiment script."""
+    import tyro
+
+    enable_compile_cache()
+
+    def chosen(options: Options) -> Run:
+        primary = next(claim for claim in experiment.claims if claim.primary)
+        variants = {name: fields for claim in experiment.claims for name, fields in claim.variants.items()}
+        variant = options.variant or primary.compare[0]
+        if variant not in variants:
+            raise ValueError(f"variant: expected one of {', '.join(variants)}, got {variant!r}")
+        return run_of(experiment, options, variant, variants[variant], options.seed)
+
+    def train_one(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
+        """Train one variant with one seed, and score it."""
+        run = chosen(options)
+        result = fit(experiment, run, load_hand())
+        _show(experiment, run, result)
+
+    def evaluate(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
+        """Score what was trained, on the data named."""
+        from jhand.train import load_weights
+
+        trained_on = replace(options, held_out=options.held_out if options.data else "")
+        folder, hand = chosen(trained_on).folder / "weights", load_hand()
+        run = replace(chosen(trained_on), held_out=options.held_out)
+        shape = jax.eval_shape(lambda key: experiment.system.init(key, run.config, hand), jax.random.key(0))
+        variables = load_weights(folder, like=shape)
+        _show(experiment, run, scorer(experiment, run.config, hand)(variables, held_out_batches(experiment, run)))
+
+    def claims(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
+        """Run claims: all the trainings they compare, paired by seed, and their verdicts."""
+        names = [claim.name for claim in experiment.claims]
+        wanted = options.claim or next(claim.name for claim in experiment.claims if claim.primary)
+        if wanted not in [*names, "all"]:
+            raise ValueError(f"claim: expected one of {', '.join(names)} or all, got {wanted!r}")
+        for claim in experiment.claims:
+            if wanted in (claim.name, "all"):
+                r = run_claim(experiment, claim, options)
+                print(
+                    f"{claim.name}: {r.verdict}; {r.compare[0]} {r.mean[r.compare[0]]:.4g}, {r.compare[1]} "
+                    f"{r.mean[r.compare[1]]:.4g} {r.unit}; difference {r.difference:.3g} ({r.interval[0]:.3g} to "
+                    f"{r.interval[1]:.3g}); the trivial answer {r.baseline:.4g}"
+                )
+
+    tyro.extras.subcommand_cli_from_dict({"train": train_one, "eval": evaluate, "claims": claims}, args=arguments)
+
+
+def _show(experiment: Experiment, run: Run, result: Mapping[str, Any]) -> None:
+    for name, value in reported(experiment, result).items():
+        print(f"{run.variant}, seed {run.seed}: {name} {value:.4g} {experiment.units[name][0]}")

@@ -1,0 +1,1 @@
+"""Published systems, one module each, to be read beside their papers."""
