@@ -259,7 +259,7 @@ def ssd(
         or dt.shape != x.shape[:-1]
     ):
         raise ValueError(
-            "ssd takes x (..., L, H, P) of at least one token, dt (..., L, H), B and C (..., L, G, N), G a divisor of H, "
+            "ssd takes x (..., L, H, P) with L at least 1, dt (..., L, H), B and C (..., L, G, N), G a divisor of H, "
             f"got {x.shape}, {dt.shape}, {B.shape}, {C.shape}"
         )
     dtype = jnp.promote_types(x.dtype, jnp.float32)
