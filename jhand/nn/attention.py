@@ -141,7 +141,7 @@ class DropPath(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, rate: ArrayLike, *, deterministic: bool = True) -> Array:
-        if deterministic:
+        if deterministic or (isinstance(rate, float) and rate == 0):
             return x
         keep = 1 - jnp.asarray(rate)
         kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], *(1 for _ in x.shape[1:])))
@@ -244,7 +244,8 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None, *, deterministic: bool = True) -> Array:
-        def layer(block: EncoderBlock, x: Array, rate: Array) -> tuple[Array, None]:
+        def layer(block: EncoderBlock, x: Array, rate: ArrayLike) -> tuple[Array, None]:
+            rate = rate if self.drop_path else 0.0  # a plain zero needs no key
             return block(x, mask, drop_path=rate, deterministic=deterministic), None
 
         block = EncoderBlock(self.heads, self.mlp_ratio, self.causal, self.dropout, self.dtype, name="blocks")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jhand.nn.attention import MLP, DropPath
 from jhand.nn.convolution import DepthwiseConv
@@ -220,7 +220,7 @@ class VSSBlock(nn.Module):
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: Array, *, drop_path: float = 0.0, deterministic: bool = True) -> Float[Array, "*b h w c"]:
+    def __call__(self, x: Array, *, drop_path: ArrayLike = 0.0, deterministic: bool = True) -> Float[Array, "*b h w c"]:
         mixer = SS2D(self.directions, self.expand, self.state_size, self.gate, self.dtype)
         y = mixer(nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x))
         x = x + DropPath()(y, drop_path, deterministic=deterministic)

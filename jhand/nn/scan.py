@@ -232,7 +232,7 @@ def ssd(
     """Mamba-2's scan by matrix products (Dao and Gu 2024, arXiv 2405.21060, section 6): one decay per head.
 
     Within a chunk of 32 tokens, y = (C B^T * decay) dt x as in attention; states go from chunk to chunk. Up to 32
-    tokens there is one chunk and no state to hand on.
+    tokens there is one chunk and no state to hand on. Products have the precision that JAX is set to.
 
     Args:
         x: tokens (..., L, H, P): H heads of P channels.
@@ -251,9 +251,15 @@ def ssd(
     """
     x, dt, A, B, C = (jnp.asarray(v) for v in (x, dt, A, B, C))
     (*batch, length, heads, width), (groups, size) = x.shape, B.shape[-2:]
-    if heads % groups or B.shape != (*batch, length, groups, size) or C.shape != B.shape or dt.shape != x.shape[:-1]:
+    if (
+        not length
+        or heads % groups
+        or B.shape != (*batch, length, groups, size)
+        or C.shape != B.shape
+        or dt.shape != x.shape[:-1]
+    ):
         raise ValueError(
-            f"ssd takes x (..., L, H, P), dt (..., L, H), B and C (..., L, G, N) with G a divisor of H, "
+            "ssd takes x (..., L, H, P) with L at least 1, dt (..., L, H), B and C (..., L, G, N), G a divisor of H, "
             f"got {x.shape}, {dt.shape}, {B.shape}, {C.shape}"
         )
     dtype = jnp.promote_types(x.dtype, jnp.float32)
@@ -309,7 +315,9 @@ def ssd_step(
     Returns:
         y (..., H, P) in the dtype of x, and the state (..., H, P, N) after it.
     """
-    x, dt, B, C = (jnp.asarray(v) for v in (x, dt, B, C))
+    x = jnp.asarray(x)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dt, B, C = (jnp.asarray(v, dtype) for v in (dt, B, C))
     heads = x.shape[-2] // B.shape[-2]
     B, C = (jnp.repeat(v, heads, -2)[..., None, :] for v in (B, C))  # (..., H, 1, N)
     decay = jnp.exp(dt * jnp.asarray(A))[..., None, None]

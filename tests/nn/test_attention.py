@@ -134,6 +134,8 @@ def test_dropout_needs_a_key_and_only_in_training():
     p = fill(encoder, x)
     with pytest.raises(flax.errors.InvalidRngError):
         jax.eval_shape(lambda: encoder.apply(p, x, deterministic=False))
+    still = Encoder(layers=2, heads=2)
+    jax.eval_shape(lambda: still.apply(p, x, deterministic=False))  # nothing is random, no key is needed
     train = jax.jit(lambda key: encoder.apply(p, x, deterministic=False, rngs={"dropout": key}))
     assert np.abs(train(jax.random.key(0)) - train(jax.random.key(1))).max() > 1e-3
     np.testing.assert_array_equal(train(jax.random.key(0)), train(jax.random.key(0)))

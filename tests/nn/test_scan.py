@@ -182,7 +182,7 @@ def test_wrong_shapes_say_so():
         selective_scan(**given | {"B": given["B"][:, :1]})
     with pytest.raises(ValueError, match="x is"):
         selective_scan(**given | {"x": given["x"][0]})
-    with pytest.raises(ValueError, match="divisor of H"):
+    with pytest.raises(ValueError, match="a divisor of H"):
         ssd(np.zeros((4, 3, 2)), np.zeros((4, 3)), np.zeros(3), np.zeros((4, 2, 5)), np.zeros((4, 2, 5)))
 
 
