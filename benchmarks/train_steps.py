@@ -5,8 +5,8 @@
 
 A small convolutional network with BatchNorm learns from 32 by 32 pictures. Fake devices are threads of one CPU: they
 show what dividing a step costs, not what devices gain. The loop is measured beside the same step, jitted in the same
-way and called in a row: with batches that lie on the device, and with batches that are put there; then with more reports
-and checkpoints. Times of the loop are those of its own log, without the first report, which compiles.
+way and called in a row: with batches that lie on the device, and with batches that are put there; then with more
+reports and checkpoints. Times of the loop are those of its own log, without the first report, which compiles.
 
 Exits non-zero where the loop is below `GOAL` of the speed of bare steps.
 """
