@@ -3,6 +3,7 @@
 from jhand.train.checkpoints import CheckpointError as CheckpointError
 from jhand.train.checkpoints import CheckpointMismatch as CheckpointMismatch
 from jhand.train.checkpoints import load_newest as load_newest
+from jhand.train.checkpoints import load_variables as load_variables
 from jhand.train.logs import read_log as read_log
 from jhand.train.loop import NotFiniteError as NotFiniteError
 from jhand.train.loop import Terminated as Terminated

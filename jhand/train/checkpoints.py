@@ -238,6 +238,47 @@ def load_newest(folder: str | os.PathLike, like: PyTree) -> tuple[int, PyTree, d
     return found
 
 
+def load_variables(folder: str | os.PathLike, like: PyTree) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Read the variables of the newest checkpoint of a folder, whatever its stage: the averages where it keeps some.
+
+    Args:
+        folder: `checkpoints/latest` or `checkpoints/best` of a run.
+        like: variables with the shapes expected, any leading axes; arrays or what `jax.eval_shape(init, key)` returns.
+
+    Returns:
+        Step, `{"params", "stats"}` on the first device of this process, and the JSON part.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        CheckpointMismatch: other variables.
+        CheckpointError: as `Checkpoints.restore_newest`.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of checkpoints")
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        found = checkpoints.restore_newest(lambda about: {name: _struct(x) for name, x in about["arrays"].items()})
+    if found is None:
+        raise FileNotFoundError(f"{folder}: no checkpoint in it")
+    step, arrays, about = found
+    above = "ema/" if any(name.startswith("ema/") for name in arrays) else ""
+    groups = (f"{above}params/", f"{above}stats/")
+    part = {name.removeprefix(above): x for name, x in arrays.items() if name.startswith(groups)}
+    wanted = _by_path(like)
+    _compare(f"{folder}, step {step}", _shapes(part), _shapes(wanted))
+    variables = jax.tree.unflatten(jax.tree.structure(like), [part[name] for name in wanted])
+    return step, variables, about
+
+
+def _struct(written: str) -> jax.ShapeDtypeStruct:
+    """What `_shapes` wrote of an array, to be put on the first device of this process."""
+    name, shape = written.removesuffix("]").split("[")
+    made = (jax.random.key(0, impl=impl) for impl in ("threefry2x32", "rbg", "unsafe_rbg"))
+    keys = {str(key.dtype): key.dtype for key in made}
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    dtype = keys[name] if name in keys else jnp.dtype(name)
+    return jax.ShapeDtypeStruct([int(n) for n in shape.split(",") if n], dtype, sharding=here)
+
+
 def _by_path(tree: PyTree) -> dict[str, Any]:
     return {keystr(path, simple=True, separator="/"): x for path, x in tree_flatten_with_path(tree)[0]}
 

@@ -23,6 +23,7 @@ from jhand.train import (
     Terminated,
     Update,
     load_newest,
+    load_variables,
     read_log,
     train,
 )
@@ -62,6 +63,32 @@ def test_a_run_leaves_its_log_and_checkpoints(undisturbed):
     step, _, about = load_newest(folder / "checkpoints" / "best", state)
     assert (step, about["scores"]) == (best, {"error": errors[best]})
     chex.assert_trees_all_equal(load_newest(folder / "checkpoints" / "latest", state)[1], state)
+
+
+def test_variables_are_read_from_a_checkpoint_of_any_stage(tmp_path):
+    """The best ones come from the first stage, whose optimisers the last state does not have."""
+    scores = iter([1.0, 2.0, 3.0])
+    seen = []
+    state = small.run(
+        tmp_path, evaluate=lambda state: seen.append(jax.device_get(state.averaged)) or {"error": next(scores)}
+    )
+    best = tmp_path / "checkpoints" / "best"
+    with pytest.raises(CheckpointMismatch, match="optimisers"):
+        load_newest(best, state)
+    step, variables, about = load_variables(best, jax.eval_shape(small.init, KEY))
+    assert (step, about["scores"]) == (8, {"error": 1.0})
+    chex.assert_trees_all_equal(variables, seen[0])
+    with pytest.raises(CheckpointMismatch, match=r"params/x: saved nothing, expected float32\[2\]"):
+        load_variables(best, {"params": {"x": jnp.ones(2)}, "stats": {}})
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        load_variables(tmp_path / "nowhere", state.averaged)
+
+
+def test_variables_without_averages(tmp_path):
+    chex.clear_trace_counter()
+    state = train(KEY, zero, (counting_stage(2, 9),), lambda step: {"n": jnp.ones(4)}, folder=tmp_path)
+    step, variables, _ = load_variables(tmp_path / "checkpoints" / "latest", state.averaged)
+    assert (step, variables) == (2, {"params": {"a": 2.0}, "stats": {}})
 
 
 def test_reports_are_means_over_the_steps_since_the_last(undisturbed):
