@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", required=True)
     parser.add_argument("--data", default=f"world:single_hand:20000:0:{WORLD_SIZE}", help="as jhand.data.sources says")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--name", default="world_to_real", help="of the result files")
     arguments = parser.parse_args()

@@ -83,7 +83,7 @@ def tensorboard_events(folder: str | os.PathLike, *, after: int = 0) -> Generato
         ImportError: tensorboardX is not installed.
     """
     try:
-        from tensorboardX import SummaryWriter  # ty: ignore[import-not-found]
+        from tensorboardX import SummaryWriter
     except ImportError as error:
         raise ImportError("event files of TensorBoard need tensorboardX: pip install 'jhand[tensorboard]'") from error
     with SummaryWriter(os.fspath(folder), purge_step=after + 1) as writer:
