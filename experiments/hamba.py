@@ -1,4 +1,4 @@
-"""Hamba: a graph-guided bidirectional scan over 21 joint tokens instead of attention over all patches (card 28).
+"""Hamba: a graph-guided bidirectional scan over 21 joint tokens instead of attention over all patches.
 
 Claims  the full head against itself without the graph, in one direction, without the scan, without its sampler and its
         branches, and against attention on all patches, which is HaMeR's head; Dong et al., NeurIPS 2024, table 4

@@ -1,0 +1,171 @@
+"""Experiments on a system of one matrix, from clips on disk to verdicts."""
+
+import json
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jhand import metrics
+from jhand.claims import Claim, read_results
+from jhand.data import write_clips
+from jhand.data.world import single_hand
+from jhand.experiment import Experiment, Options, Preset, fit, main, mean_hand, run_claim, run_of
+from jhand.train import LossAux, Stage, Update, read_card, read_log
+from tests.data.clips import make_clip
+
+SIDES = {"full": {}, "none": {"bias": False}}
+
+
+@dataclass(frozen=True)
+class Config:
+    bias: bool = True
+    rate: float = 0.003
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Outputs:
+    keypoints: jax.Array
+
+
+def seen(image):
+    """A picture as eight numbers."""
+    return image[:, ::24, ::16].reshape(len(image), -1)[:, :8].astype(jnp.float32) / 255
+
+
+def predict(variables, inputs, config, hand, *, key=None):
+    params = variables["params"]
+    points = inputs @ params["matrix"] + config.bias * params["bias"]
+    return Outputs(points.reshape(-1, 21, 3))
+
+
+def loss(variables, batch, config, hand, *, key):
+    error = predict(variables, seen(batch["image"]), config, hand).keypoints - batch["keypoints3d"]
+    return jnp.mean(error**2), LossAux()
+
+
+def stages(config, hand, steps):
+    update = Update("fit", lambda v, b, *, key: loss(v, b, config, hand, key=key), optax.adam(config.rate))
+    return (Stage("only", steps, (update,)),)
+
+
+def prepare(clip, config):
+    hand = clip["hands"]["right"]
+    found = {name: hand[name][0] for name in ("keypoints3d", "keypoints3d_valid")}
+    return {"image": clip["image"][0, 0], **found}
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    system = ModuleType("linear")
+    system.needs = ("image", "hands.right.keypoints3d", "hands.right.keypoints3d_valid")
+    system.prepare, system.predict, system.stages = prepare, predict, stages
+    system.inputs_of = lambda batch: seen(jnp.asarray(batch["image"]))
+    system.predicting = lambda params: params
+    system.init = lambda key, config, hand: {
+        "params": {"matrix": 0.01 * jax.random.normal(key, (8, 63)), "bias": jnp.zeros(63)},
+        "stats": {},
+    }
+    return Experiment(
+        system=system,
+        presets={"cpu": Preset(Config(), single_hand(32), steps=60, batch=4, clips=16, held_out=8, evaluate_every=20)},
+        metrics={"mpjpe": lambda out, batch, hand: metrics.mpjpe(out.keypoints, batch["keypoints3d"])},
+        units={"mpjpe": ("mm", 1000.0)},
+        baseline=mean_hand,
+        claims=[Claim("bias", "a bias helps", "mpjpe", SIDES, ("full", "none"), primary=True)],
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Hands that are the same but for noise, and pictures that say nothing."""
+    path = tmp_path_factory.mktemp("clips") / "made.array_record"
+    rng, clips = np.random.default_rng(0), []
+    hand = rng.normal(0, 0.05, (1, 21, 3))
+    for seed in range(16):
+        clip = make_clip(seed, frames=1, views=1)
+        clip["hands"]["right"]["keypoints3d"] = (hand + rng.normal(0, 0.002, (1, 21, 3))).astype(np.float32)
+        clips.append(clip)
+    write_clips(path, clips)
+    return f"records:{path}"
+
+
+@pytest.fixture
+def options(tmp_path, data):
+    return Options(data=data, held_out=data, folder=tmp_path / "runs", results=tmp_path / "results")
+
+
+def test_a_run_is_trained_once_and_kept(experiment, options, right):
+    run = run_of(experiment, options, "full", {}, 1)
+    result = fit(experiment, run, right)
+    assert result["parameters"] == 8 * 63 + 63 and result["steps"] == 60 and result["milliseconds"] > 0
+    log = read_log(run.folder / "log.jsonl")
+    scores = [row["mpjpe"] for row in log if "mpjpe" in row]
+    assert len(scores) == 3 and scores[-1] < scores[0]
+    np.testing.assert_allclose(scores[-1], result["mpjpe"], rtol=1e-6)
+    about = json.loads((run.folder / "run.json").read_text())
+    assert about["config"] == {"bias": True, "rate": 0.003} and about["jax"] == jax.__version__
+    assert read_card(run.folder / "weights").system == "linear"
+    (run.folder / "result.json").write_text('{"mpjpe": 1.0}')  # what is there is not done again
+    assert fit(experiment, run, right) == {"mpjpe": 1.0}
+
+
+def test_runs_are_known_by_all_that_they_depend_on(experiment, options):
+    folders = {
+        run_of(experiment, options, "full", {}, 0).folder,
+        run_of(experiment, options, "full", {}, 1).folder,
+        run_of(experiment, options, "full", {"rate": 0.1}, 0).folder,
+        run_of(experiment, replace(options, smoke=True), "full", {}, 0).folder,
+        run_of(experiment, replace(options, held_out="records:other"), "full", {}, 0).folder,
+    }
+    assert len(folders) == 5
+
+
+def test_a_claim_compares_paired_seeds_and_is_written(experiment, options, capsys):
+    result = run_claim(experiment, experiment.claims[0], options)
+    (kept,) = read_results(options.results)
+    assert kept.values == result.values and kept.seeds == [0, 1, 2]
+    assert kept.unit == "mm" and 0 < kept.baseline < 100
+    assert kept.variants["none"]["fields"] == {"bias": False}
+    difference = np.subtract(kept.values["none"], kept.values["full"])
+    np.testing.assert_allclose(kept.difference, difference.mean())
+    assert kept.verdict in ("shown", "not_shown", "reversed", "not_trained")
+
+
+def test_the_command_line(experiment, options, capsys):
+    shared = ["--data", options.data, "--held-out", options.held_out, "--folder", str(options.folder)]
+    main(experiment, ["train", "--seed", "2", *shared])
+    trained = capsys.readouterr().out.splitlines()[-1]
+    main(experiment, ["eval", "--seed", "2", *shared])
+    assert capsys.readouterr().out.splitlines()[-1] == trained
+    main(experiment, ["claims", "--smoke", "--results", str(options.results), *shared])
+    assert "bias: " in capsys.readouterr().out
+    assert not options.results.exists()  # a few steps say nothing
+
+
+def test_wrong_options_are_refused(experiment, options):
+    with pytest.raises(ValueError, match="preset"):
+        run_of(experiment, replace(options, preset="tpu"), "full", {}, 0)
+    with pytest.raises(ValueError, match="held-out"):
+        run_of(experiment, replace(options, held_out=""), "full", {}, 0)
+    shared = ["--folder", str(options.folder)]
+    with pytest.raises(ValueError, match="variant"):
+        main(experiment, ["train", "--variant", "other", *shared])
+    with pytest.raises(ValueError, match="claim"):
+        main(experiment, ["claims", "--claim", "other", *shared])
+
+
+def test_the_mean_hand_is_the_best_single_answer(right):
+    rng = np.random.default_rng(0)
+    shape = rng.normal(0, 0.05, (21, 3))
+    points = (shape + rng.normal(0, 0.005, (64, 21, 3))).astype(np.float32)
+    sample = {"keypoints3d": points, "keypoints3d_valid": np.ones((64, 21), bool)}
+    answer = mean_hand(sample, right)(sample).keypoints
+    best = float(np.mean(metrics.pa_mpjpe(answer, points)))
+    others = [float(np.mean(metrics.pa_mpjpe(jnp.broadcast_to(p, points.shape), points))) for p in points[:8]]
+    assert best < min(others) and best < 0.009
