@@ -73,8 +73,8 @@ def compare(
     """The verdict over paired seeds.
 
     Args:
-        ours: a value of each seed.
-        ablation: of the same seeds, in the same order.
+        ours: a value of each seed, (S,).
+        ablation: (S,) of the same seeds, in the same order.
         baseline: what a trivial answer scores.
         lower_is_better: the sense of the metric.
 

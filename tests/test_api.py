@@ -30,6 +30,9 @@ PACKAGES = [
     "jhand.data.world",
     "jhand.data.world.cameras",
     "jhand.data.world.scripts",
+    "jhand.claims",
+    "jhand.experiment",
+    "jhand.systems.hamba",
     "jhand",
 ]
 

@@ -173,7 +173,7 @@ def prepare(clip: dict[str, Any], config: Config) -> dict[str, Any]:
 
 
 def inputs_of(batch: dict[str, Array]) -> Inputs:
-    """What a system sees of a batch of `prepare`."""
+    """What is seen of a batch of `prepare`, whose leaves are (B, ...)."""
     return Inputs(batch["image"].astype(jnp.float32) / 255)
 
 
@@ -332,7 +332,15 @@ predict = apply
 def loss_first(
     variables: dict[str, Any], batch: dict[str, Array], config: Config, hand: HandModel, *, key: Array
 ) -> tuple[Array, LossAux]:
-    """Of stage one: the first regression alone."""
+    """Of stage one: the first regression alone.
+
+    Args:
+        variables: of `init`.
+        batch: of `prepare`, leaves (B, ...).
+        config: sizes.
+        hand: right.
+        key: of dropped branches.
+    """
     dropped = {"dropout": key}
     (first, _, _), changed = _network(config)(
         _of_network(variables), inputs_of(batch).image, hand, True, method="begin", mutable="batch_stats", rngs=dropped
@@ -345,7 +353,9 @@ def loss_first(
 def loss(
     variables: dict[str, Any], batch: dict[str, Array], config: Config, hand: HandModel, *, key: Array
 ) -> tuple[Array, LossAux]:
-    """Of stage two: both regressions, and what the discriminators think of the last one."""
+    """Of stage two: both regressions, and what the discriminators think of the last one; arguments as `loss_first`,
+    batches of leaves (B, ...).
+    """
     (first, last), changed = _network(config)(
         _of_network(variables), inputs_of(batch).image, hand, True, mutable="batch_stats", rngs={"dropout": key}
     )
@@ -363,7 +373,9 @@ def loss(
 def loss_discriminator(
     variables: dict[str, Any], batch: dict[str, Array], config: Config, hand: HandModel, *, key: Array
 ) -> tuple[Array, LossAux]:
-    """What is regressed is to be told from real poses: those of other hands of the batch."""
+    """What is regressed is to be told from real poses, those of other hands of the batch; arguments as `loss_first`,
+    batches of leaves (B, ...).
+    """
     _, last = _network(config)(_of_network(variables), inputs_of(batch).image, hand, False)
     made = jax.lax.stop_gradient(last.estimate)
     judge = partial(_judge, {"params": variables["params"]["discriminator"]})
@@ -403,7 +415,7 @@ class Targets:
 
 
 def targets(batch: dict[str, Array], config: Config) -> Targets:
-    """A batch of `prepare` in the camera's axes."""
+    """A batch of `prepare`, leaves (B, ...), in the camera's axes."""
     R = batch["T_cam_world"][:, :3, :3]
     points, valid = batch["keypoints3d"], batch["keypoints3d_valid"].astype(jnp.float32)
     from_wrist = jnp.einsum("bij,bkj->bki", R, points - points[:, :1], precision="highest")
