@@ -173,9 +173,10 @@ def _try_grasp(key: Array, hand: HandModel, betas: Array, skin_points: LandmarkS
     out = palm_normal(hand)
     along = joints[4] / jnp.linalg.norm(joints[4])
     across = jnp.cross(along, out)
+    across = across / jnp.linalg.norm(across)
 
     # long objects lie across the palm, more or less
-    axes = jnp.stack([along, out, across], -1)  # the solid's z along `across`
+    axes = jnp.stack([along, jnp.cross(across, along), across], -1)  # the solid's z along `across`
     turn = so3_exp(jnp.array([0.5, 0.5, 1.5]) * jax.random.normal(keys[2], (3,)))
     R = jnp.matmul(axes, turn, precision=HIGHEST)
     centre = joints[4] + between(beyond, -0.015, 0.035) * along + between(aside, -0.012, 0.012) * across + 0.12 * out

@@ -106,7 +106,8 @@ def check_clip(clip: Mapping[str, Any]) -> None:
 
     Raises:
         ClipError: an unknown entry, another dtype or shape, sizes that differ between entries, values that are not
-            finite, masks out of [0, 1], cameras that are none, or an entry that is not valid and not 0.
+            finite, masks out of [0, 1], cameras or places of objects that are no rotations, or an entry that is not
+            valid and not 0.
     """
     name = f"clip {clip.get('meta', {}).get('dataset', '?')}/{clip.get('meta', {}).get('sequence', '?')}"
     missing = [key for key in META if key not in clip.get("meta", {})]
@@ -137,6 +138,7 @@ def check_clip(clip: Mapping[str, Any]) -> None:
         if kind in ("hand.visible", "hand.confidence") and array.size and not (0 <= array.min() <= array.max() <= 1):
             raise ClipError(f"{name}: {key}: expected values in [0, 1], got {array.min()} to {array.max()}")
     _check_cameras(name, clip.get("camera", {}))
+    _check_objects(name, clip.get("objects", {}))
     for owner, hands in _people(clip):
         for side, hand in hands.items():
             _check_hand(f"{name}: {owner}.{side}", hand)
@@ -195,10 +197,20 @@ def _check_cameras(name: str, camera: Mapping[str, Any]) -> None:
         if not (np.all(K[..., 0, 0] > 0) and np.all(K[..., 1, 1] > 0) and np.allclose(K[..., 2, :], [0, 0, 1])):
             raise ClipError(f"{name}: camera.K: expected positive focal lengths and a last row of 0 0 1")
     if "T_cam_world" in camera:
-        R = np.asarray(camera["T_cam_world"], np.float64)[..., :3, :3]
-        error = np.abs(np.einsum("...ji,...jk->...ik", R, R) - np.eye(3)).max(initial=0)
-        if error > 1e-3 or np.any(np.linalg.det(R) < 0):
-            raise ClipError(f"{name}: camera.T_cam_world: expected rotations (determinant 1), off by {error:.1e}")
+        _check_rotations(f"{name}: camera.T_cam_world", camera["T_cam_world"])
+
+
+def _check_objects(name: str, objects: Mapping[str, Any]) -> None:
+    if "T_world_object" in objects and "present" in objects:
+        there = np.asarray(objects["T_world_object"])[np.asarray(objects["present"])]
+        _check_rotations(f"{name}: objects.T_world_object", there)
+
+
+def _check_rotations(name: str, T: Any) -> None:
+    R = np.asarray(T, np.float64)[..., :3, :3]
+    error = np.abs(np.einsum("...ji,...jk->...ik", R, R) - np.eye(3)).max(initial=0)
+    if error > 1e-3 or np.any(np.linalg.det(R) < 0):
+        raise ClipError(f"{name}: expected rotations (determinant 1), off by {error:.1e}")
 
 
 def _check_hand(name: str, hand: Mapping[str, Any]) -> None:

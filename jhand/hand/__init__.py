@@ -5,6 +5,7 @@ from jhand.hand.anatomy import joint_angles as joint_angles
 from jhand.hand.anatomy import limit_excess as limit_excess
 from jhand.hand.anatomy import limit_penalty as limit_penalty
 from jhand.hand.anatomy import pose_from_angles as pose_from_angles
+from jhand.hand.anatomy import sample_angles as sample_angles
 from jhand.hand.anatomy import sample_poses as sample_poses
 from jhand.hand.files import HandFileError as HandFileError
 from jhand.hand.files import correct_left_shapedirs as correct_left_shapedirs

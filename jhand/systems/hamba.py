@@ -389,9 +389,9 @@ def stages(config: Config, hand: HandModel, steps: int) -> tuple[Stage, ...]:
     """A third of the steps for the first regression, the rest for everything."""
     early = max(1, steps // 3)
     bound = dict(config=config, hand=hand)
-    ours = ("network",)
-    first = Update("first", partial(loss_first, **bound), adamw(config.peak, early), ours)
-    whole = Update("whole", partial(loss, **bound), adamw(config.peak, steps - early), ours)
+    before = ("network/backbone", "network/narrow", "network/first")
+    first = Update("first", partial(loss_first, **bound), adamw(config.peak, early), before)
+    whole = Update("whole", partial(loss, **bound), adamw(config.peak, steps - early), ("network",))
     judge = Update("judge", partial(loss_discriminator, **bound), optax.adamw(config.peak), ("discriminator",))
     return (
         Stage("first", early, (first,)),

@@ -25,6 +25,12 @@ def test_a_clip_is_accepted_and_survives_flattening():
     same(unflatten(flatten(clip)), clip)
 
 
+def stretched():
+    T = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1, 1))
+    T[..., 0, 0] = 1.03
+    return T
+
+
 BREAKS = {
     "meta": (lambda c: c["meta"].pop("fps"), "fps"),
     "dtype": (lambda c: c.update(image=c["image"].astype(np.float32)), "expected uint8"),
@@ -34,6 +40,10 @@ BREAKS = {
     "not finite": (lambda c: c["hands"]["right"]["keypoints3d"].__setitem__((0, 0, 0), np.nan), "not finite"),
     "mask": (lambda c: c["hands"]["right"]["visible"].__setitem__((0, 0, 0), 1.5), r"\[0, 1\]"),
     "camera": (lambda c: c["camera"]["T_cam_world"].__setitem__((0, 0, 0, 0), 3.0), "rotations"),
+    "object": (
+        lambda c: c.update(objects={"present": np.ones((2, 1), bool), "T_world_object": stretched()}),
+        r"T_world_object: expected rotations",
+    ),
     "focal": (lambda c: c["camera"]["K"].__setitem__((0, 0, 0, 0), -1.0), "focal"),
     "invalid": (lambda c: c["hands"]["right"]["keypoints3d_valid"].__setitem__((0, 3), False), "must hold 0"),
     "millimetres": (

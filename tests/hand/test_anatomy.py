@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from jhand.geometry.rotations import so3_exp
-from jhand.hand.anatomy import JOINT_LIMITS, joint_angles, limit_excess, limit_penalty, pose_from_angles, sample_poses
+from jhand.hand.anatomy import (
+    JOINT_LIMITS,
+    joint_angles,
+    limit_excess,
+    limit_penalty,
+    pose_from_angles,
+    sample_angles,
+    sample_poses,
+)
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
 from jhand.hand.model import HandParams
@@ -171,3 +179,16 @@ def test_the_gradient_of_the_penalty_agrees_with_differences(right):
     h = 1e-2
     difference = (float(f(h)) - float(f(-h))) / (2 * h)
     assert float(jax.grad(f)(0.0)) == pytest.approx(difference, rel=2e-2)
+
+
+def test_angles_are_drawn_as_poses_are(right):
+    """The same spread of every angle, thumbs aside, whose draws differ."""
+    drawn = np.asarray(sample_angles(jax.random.key(0), (4000,)))
+    assert (drawn >= LOWER - 1e-6).all() and (drawn <= UPPER + 1e-6).all()
+    of_poses = np.asarray(joint_angles(right, SAMPLE(jax.random.key(1), right, (4000,))))
+    np.testing.assert_allclose(drawn.mean(0)[:12], of_poses.mean(0)[:12], atol=0.05)
+    np.testing.assert_allclose(drawn.std(0)[:12], of_poses.std(0)[:12], atol=0.04)
+    thumb = (drawn[:, 12:] - LOWER[12:]) / np.where(UPPER > LOWER, UPPER - LOWER, 1)[12:]
+    moving = (UPPER > LOWER)[12:]
+    np.testing.assert_allclose(thumb.mean(0)[moving], 0.5, atol=0.03)
+    np.testing.assert_allclose(thumb.std(0)[moving], 12**-0.5, atol=0.02)

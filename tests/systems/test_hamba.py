@@ -6,12 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.hamba import HEADS, LADDER
+from experiments.hamba import HEADS, LADDER, experiment
+from jhand.experiment import main
 from jhand.geometry import rotation_from_6d, so3_log
-from jhand.hand import HandParams, keypoints
+from jhand.hand import HandParams, keypoints, load_hand
 from jhand.nn import HandEstimate
 from jhand.systems import hamba
 from jhand.train import init_state, train_step
+from tests.data.published import write_freihand
+from tests.hand.mano_files import hand_arrays, write_clean
 
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 PARTS = ("backbone", "narrow", "first", "head")
@@ -181,3 +184,14 @@ def test_pictures_of_another_size_are_refused():
     clip = {"image": np.zeros((1, 1, 32, 48, 3), np.uint8), "hands": {"right": {}}, "camera": {}}
     with pytest.raises(ValueError, match="crop_to_hand"):
         hamba.prepare(clip, TINY)
+
+
+def test_the_experiment_runs_on_published_data(tmp_path, capsys):
+    mano = write_clean(tmp_path / "MANO_RIGHT.pkl", hand_arrays(0))
+    write_freihand(tmp_path, load_hand(mano))
+    data = f"freihand:{tmp_path}:training:{mano}"
+    folder = tmp_path / "runs"
+    main(experiment, ["train", "--smoke", "--data", data, "--held-out", data, "--folder", str(folder)])
+    assert "full, seed 0: pa_mpjpe" in capsys.readouterr().out
+    (weights,) = folder.rglob("weights.safetensors")
+    assert weights.stat().st_size < 5e6

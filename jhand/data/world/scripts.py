@@ -20,7 +20,7 @@ from jhand.draws import between, normals, uniforms
 from jhand.geometry.mesh import vertex_normals
 from jhand.geometry.rotations import rotation_from_quaternion, so3_exp
 from jhand.geometry.se3 import invert_transform, rigid, transform
-from jhand.hand.anatomy import JOINT_LIMITS, joint_angles, pose_from_angles, sample_poses
+from jhand.hand.anatomy import JOINT_LIMITS, joint_angles, pose_from_angles, sample_angles
 from jhand.hand.kinematics import forward
 from jhand.hand.model import HandModel, HandParams, with_T_world_wrist
 from jhand.motion.keyframes import between_keyframes, move_points, move_rotations
@@ -168,22 +168,24 @@ def no_solids() -> Solid:
     return Solid(jnp.zeros(0, jnp.int32), jnp.zeros((0, 3)), jnp.zeros((0, 2)))
 
 
-def sample_angles(key: Array, hand: HandModel, number: int) -> Float[Array, "n 15 3"]:
-    """Joint angles of several poses: in equal parts from the prior and over the full range, within the limits."""
+def angles_to_pass(key: Array, hand: HandModel, number: int) -> Float[Array, "n 15 3"]:
+    """Joint angles of the poses that a clip's fingers pass: of half of the clips from the prior, of the others over the
+    full range, within the limits.
+    """
     keys = jax.random.split(key, 3)
-    wild = sample_poses(keys[0], hand, (number,))
     weights = hand.hands_sd * jax.random.normal(keys[1], (number, 45))
     usual = hand.hands_mean + jnp.matmul(weights, hand.hands_components, precision=HIGHEST)
     of_prior = jax.random.bernoulli(keys[2], 0.5)
-    pose = jnp.where(of_prior, usual.reshape(number, 15, 3), wild)
-    return jnp.clip(joint_angles(hand, pose), JOINT_LIMITS[..., 0], JOINT_LIMITS[..., 1])
+    usual = joint_angles(hand, usual.reshape(number, 15, 3))
+    angles = jnp.where(of_prior, usual, sample_angles(keys[0], (number,)))
+    return jnp.clip(angles, JOINT_LIMITS[..., 0], JOINT_LIMITS[..., 1])
 
 
 def finger_motion(key: Array, hand: HandModel, times: Array) -> Float[Array, "t 15 3"]:
     """Joint angles at instants (T,), seconds: fingers move from pose to pose, each a little before or after others."""
     keys = jax.random.split(key, 4)
     starts, durations = _moves(keys[0], _FINGER_MOVE, _FINGER_REST)
-    poses = sample_angles(keys[1], hand, starts.shape[0] + 1)
+    poses = angles_to_pass(keys[1], hand, starts.shape[0] + 1)
     lag, swing = normals(keys[2], (5,), (_SWINGS, 15))
     share, pace, phase = uniforms(keys[3], (starts.shape[0] + 1, 5, 1, 1), (_SWINGS,), (_SWINGS,))
     share = between(share, 0.1, 1.0) ** _FINGER_SHARE  # most moves change a part of the pose
