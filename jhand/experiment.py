@@ -185,9 +185,14 @@ def fit(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, Any]:
         metrics={f"{name}_{experiment.units[name][0]}": value for name, value in reported(experiment, result).items()},
         licence=experiment.licence,
     )
-    save_weights(run.folder / "weights", state.averaged, card)
+    save_weights(run.folder / "weights", published(experiment, state.averaged), card)
     done.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def published(experiment: Experiment, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables without what only a training needs."""
+    return {**variables, "params": experiment.system.predicting(variables["params"])}
 
 
 def scorer(
@@ -221,13 +226,17 @@ def baseline_scores(experiment: Experiment, run: Run, hand: HandModel) -> dict[s
 def cost(experiment: Experiment, config: Any, state: TrainState, batch: Batch, hand: HandModel) -> dict[str, Any]:
     """Parameters of what predicts; floating point operations and milliseconds of one example."""
     system = experiment.system
-    inputs = system.inputs_of(jax.tree.map(lambda x: jnp.asarray(x[:1]), batch))
-    predict = jax.jit(lambda variables, inputs: system.predict(variables, inputs, config, hand))
-    compiled = predict.lower(state.averaged, inputs).compile()
+    one = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
+
+    @jax.jit
+    def predict(variables: Any, one: Batch) -> list[Any]:
+        return jax.tree.leaves(system.predict(variables, system.inputs_of(one), config, hand))
+
+    compiled = predict.lower(state.averaged, one).compile()
     times = []
     for _ in range(20):
         start = time.perf_counter()
-        jax.block_until_ready(compiled(state.averaged, inputs))
+        jax.block_until_ready(compiled(state.averaged, one))
         times.append(1000 * (time.perf_counter() - start))
     count = sum(leaf.size for leaf in jax.tree.leaves(system.predicting(state.params)))
     analysis = compiled.cost_analysis() or {}
@@ -429,8 +438,8 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
         trained_on = replace(options, held_out=options.held_out if options.data else "")
         folder, hand = chosen(trained_on).folder / "weights", load_hand()
         run = replace(chosen(trained_on), held_out=options.held_out)
-        shape = jax.eval_shape(lambda key: experiment.system.init(key, run.config, hand), jax.random.key(0))
-        variables = load_weights(folder, like=shape)
+        shapes = jax.eval_shape(lambda key: experiment.system.init(key, run.config, hand), jax.random.key(0))
+        variables = load_weights(folder, like=published(experiment, shapes))
         _show(experiment, run, scorer(experiment, run.config, hand)(variables, held_out_batches(experiment, run)))
 
     def claims(options: tyro.conf.OmitArgPrefixes[Options]) -> None:

@@ -457,8 +457,8 @@ def tokens_of(config: Config) -> int:
 
 
 def predicting(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that a prediction needs."""
-    return params["network"]
+    """The parameters that a prediction needs: what is published."""
+    return {"network": params["network"]}
 
 
 def _network(config: Config) -> Callable[..., Any]:

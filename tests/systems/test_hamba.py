@@ -191,7 +191,11 @@ def test_the_experiment_runs_on_published_data(tmp_path, capsys):
     write_freihand(tmp_path, load_hand(mano))
     data = f"freihand:{tmp_path}:training:{mano}"
     folder = tmp_path / "runs"
-    main(experiment, ["train", "--smoke", "--data", data, "--held-out", data, "--folder", str(folder)])
+    preset = replace(experiment.presets["cpu"], config=TINY)
+    main(
+        replace(experiment, presets={"cpu": preset}),
+        ["train", "--smoke", "--data", data, "--held-out", data, "--folder", str(folder)],
+    )
     assert "full, seed 0: pa_mpjpe" in capsys.readouterr().out
     (weights,) = folder.rglob("weights.safetensors")
     assert weights.stat().st_size < 5e6
