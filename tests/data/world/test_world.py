@@ -191,7 +191,7 @@ def test_contact_is_the_distance_from_the_mesh(assets):
         atol = 3e-3 if KINDS[objects["mesh_id"][0]] == "superquadric" else 1e-3
         np.testing.assert_allclose(hand["contact"][0][near], expected[near], atol=atol)
         on_surface = signed_distance(objects["points"][0], v, solid_faces())
-        np.testing.assert_allclose(on_surface, 0, atol=1e-5)
+        np.testing.assert_allclose(on_surface, 0, atol=2e-5)  # float32
 
 
 def test_objects_are_seen(assets):
