@@ -18,7 +18,7 @@ from jhand.contact.solids import Solid, sample_solid, solid_distance, solid_vert
 from jhand.data.world.assets import Assets
 from jhand.data.world.backgrounds import clutter, from_pictures
 from jhand.data.world.cameras import standing
-from jhand.data.world.forearm import forearm_colours, forearm_rings
+from jhand.data.world.forearm import forearm_colours, forearm_rings, towards_elbow
 from jhand.data.world.scripts import LONGEST, Actors, no_solids, one_hand
 from jhand.data.world.skin import skin_colour
 from jhand.draws import between, normals, uniforms
@@ -281,11 +281,9 @@ def _vertices(scene: WorldScene, assets: Assets, meshes: list[HandMesh]) -> list
     for number, mesh in enumerate(meshes):
         hand, loop = (assets.right, assets.left)[number], np.array(assets.loops[number])
         T = scene.actors.T_world_wrist[number]
-        away = hand.joint_basis[0, 0] - hand.joint_basis[0, 4]
-        away = away / jnp.linalg.norm(away)
         around = transform(invert_transform(T), mesh.vertices[:, loop])
         rings = jax.vmap(forearm_rings, (0, None, 0, None))(
-            around, away, scene.actors.forearm_bend[number], scene.sleeve[number]
+            around, towards_elbow(hand), scene.actors.forearm_bend[number], scene.sleeve[number]
         )
         parts.append(jnp.concatenate([mesh.vertices, transform(T, rings)], 1))
     instants = scene.actors.T_world_wrist.shape[1]

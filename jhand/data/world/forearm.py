@@ -33,6 +33,12 @@ def wrist_loop(hand: HandModel) -> tuple[int, ...]:
     return tuple(loop)
 
 
+def towards_elbow(hand: HandModel) -> Float[Array, "3"]:
+    """From a hand towards its elbow if the wrist is straight, of length one, in the rest frame."""
+    away = hand.joint_basis[0, 0] - hand.joint_basis[0, 4]
+    return away / jnp.linalg.norm(away)
+
+
 def forearm_faces(num_vertices: int, loop: tuple[int, ...]) -> np.ndarray:
     """Triangles (F, 3) between the wrist loop and the rings that follow a mesh's `num_vertices` own vertices."""
     n = len(loop)

@@ -16,6 +16,7 @@ from jhand.contact.between_hands import clearance_along
 from jhand.contact.grasping import palm_normal, sample_grasp
 from jhand.contact.solids import Solid, sample_solid
 from jhand.data.world.assets import Assets
+from jhand.data.world.forearm import towards_elbow
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.mesh import vertex_normals
 from jhand.geometry.rotations import rotation_from_quaternion, so3_exp
@@ -317,8 +318,7 @@ def _bend(key: Array, hand: HandModel, times: Array) -> Float[Array, "t 3"]:
 
 def _bend_towards(hand: HandModel, T_world_wrist: Array, elbow: Array) -> Float[Array, "t 3"]:
     """How a wrist is bent whose forearm reaches for an elbow (3,), as far as wrists go."""
-    away = hand.joint_basis[0, 0] - hand.joint_basis[0, 4]
-    away = away / jnp.linalg.norm(away)
+    away = towards_elbow(hand)
     there = transform(invert_transform(T_world_wrist), jnp.broadcast_to(elbow, (T_world_wrist.shape[0], 1, 3)))[:, 0]
     axis = jnp.cross(away, there / jnp.linalg.norm(there, axis=-1, keepdims=True))
     sine = jnp.linalg.norm(axis, axis=-1, keepdims=True)
