@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -56,8 +59,8 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, deterministic: bool = True) -> tuple[Array, ...]:
         normalised = partial(_normalised, self.norm, self.axis_name, self.dtype, deterministic)
-        x = nn.Conv(self.width, (7, 7), 2, padding=3, use_bias=False, dtype=self.dtype)(x)
-        x = nn.max_pool(nn.relu(normalised(x)), (3, 3), (2, 2), [(1, 1), (1, 1)])
+        x = _Stem(self.width, dtype=self.dtype, name="stem")(x)
+        x = _max_pool(nn.relu(normalised(x)))
         pyramid = []
         for stage, blocks in enumerate(self.blocks):
             for i in range(blocks):
@@ -67,6 +70,38 @@ class ResNet(nn.Module):
                 x = block(self.width * 2**stage, stride, normalised, self.dtype, name=name)(x)
             pyramid.append(x)
         return tuple(pyramid)
+
+
+class _Stem(nn.Module):
+    """A 7x7 convolution of stride 2, computed as one of 4x4 and stride 1 over blocks of 2x2 pixels: a CPU is twice as
+    fast with four times the channels.
+    """
+
+    width: int
+    dtype: DTypeLike | None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        c = x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (7, 7, c, self.width))
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        x = jnp.pad(x, ((0, 0), (3, 3 + x.shape[1] % 2), (3, 3 + x.shape[2] % 2), (0, 0)))
+        b, h, w, _ = x.shape
+        x = x.reshape(b, h // 2, 2, w // 2, 2, c).swapaxes(2, 3).reshape(b, h // 2, w // 2, 4 * c)
+        kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))).reshape(4, 2, 4, 2, c, self.width)
+        kernel = kernel.swapaxes(1, 2).reshape(4, 4, 4 * c, self.width)
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _max_pool(x: Array) -> Array:
+    """Largest of 3x3 at stride 2, one axis after the other: XLA's window has a gradient 15 times slower on a CPU."""
+    for axis in (1, 2):
+        n = x.shape[axis]
+        pads = [(0, 0)] * 4
+        pads[axis] = (1, 1)
+        padded = jnp.pad(x, pads, constant_values=-jnp.inf)
+        x = reduce(jnp.maximum, (lax.slice_in_dim(padded, i, i + n - (n + 1) % 2, 2, axis) for i in range(3)))
+    return x
 
 
 class _Basic(nn.Module):

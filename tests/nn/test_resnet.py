@@ -1,12 +1,14 @@
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jhand.nn import ResNet
+from jhand.nn.resnet import _max_pool, _Stem
 from tests.nn.networks import count, draw, fill, shapes
 
 
@@ -25,6 +27,24 @@ def test_sizes(net, channels, millions):
     assert [y.shape for y in pyramid] == expected
     assert millions[0] < count(variables) / 1e6 < millions[1]
     assert ("batch_stats" in variables) == (net.norm == "batch")
+
+
+@pytest.mark.parametrize("side", [8, 9, 10, 11])
+def test_the_stem_and_its_pool_are_those_of_the_paper(side):
+    """Convolution and window as XLA has them, whose gradients a CPU is slow at."""
+    x = draw(1, 2, side, side + 1, 3)
+    stem = _Stem(4, None)
+    variables = fill(stem, x)
+    y = stem.apply(variables, x)
+    kernel = variables["params"]["kernel"]
+    layout = ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), [(3, 3), (3, 3)], dimension_numbers=layout)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    window = lambda y: nn.max_pool(y, (3, 3), (2, 2), [(1, 1), (1, 1)])  # noqa: E731
+    np.testing.assert_array_equal(_max_pool(y), window(y))
+    weights = draw(2, *window(y).shape)
+    gradients = [jax.grad(lambda y, f=f: jnp.sum(weights * f(y)))(y) for f in (_max_pool, window)]
+    np.testing.assert_allclose(*gradients, atol=1e-6)
 
 
 NET = ResNet((1,), width=8, norm="batch")
