@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import Camera, make_camera
 from jhand.geometry.rotations import so3_exp
-from jhand.geometry.se3 import rigid
+from jhand.geometry.se3 import rigid, transform
 from jhand.motion.keyframes import between_keyframes, move_points
 
 HIGHEST = lax.Precision.HIGHEST
@@ -39,6 +39,31 @@ def standing(key: Array, points: Array, times: Array, size: tuple[int, int]) -> 
     Returns:
         A camera with leading axis (T,).
     """
+    eye, target, roll, focal, lens = _somewhere(key, points, size)
+    return _camera(focal, look_at(eye, target, 0.25 * roll), lens, size, times.shape)
+
+
+def upright(key: Array, points: Array, times: Array, size: tuple[int, int]) -> Camera:
+    """`standing`, rolled so that the first hand's fingers point up at the first instant, more or less: as the crops are
+    that a tracker of hands makes.
+
+    Args:
+        key: random key.
+        points: (T, N, 3) metres, what is to be seen: after wrists, the 21 keypoints of one hand.
+        times: (T,) seconds.
+        size: height and width, pixels.
+
+    Returns:
+        A camera with leading axis (T,).
+    """
+    eye, target, roll, focal, lens = _somewhere(key, points, size)
+    wrist, middle = transform(look_at(eye, target), points[0, jnp.array([-21, -12])])
+    right, down, _ = middle / middle[2] - wrist / wrist[2]
+    return _camera(focal, look_at(eye, target, jnp.arctan2(-right, -down) + 0.25 * roll), lens, size, times.shape)
+
+
+def _somewhere(key: Array, points: Array, size: tuple[int, int]) -> tuple[Array, Array, Array, Array, Array]:
+    """Where a camera on any side is, what it looks at, a normal number for its roll, its focal length, its lens."""
     keys = jax.random.split(key)
     zoom, fill, around = uniforms(keys[0], (), (), ())
     above, aside, roll, lens = normals(keys[1], (), (3,), (), ())
@@ -49,10 +74,8 @@ def standing(key: Array, points: Array, times: Array, size: tuple[int, int]) -> 
     distance = jnp.maximum(focal * radius / (0.5 * between(fill, 0.65, 1.15) * min(size)), radius + 0.05)
     around, above = 2 * jnp.pi * around, 0.45 * jnp.clip(above, -2, 2)
     away = jnp.stack([jnp.cos(above) * jnp.sin(around), -jnp.sin(above), jnp.cos(above) * jnp.cos(around)])
-    T = look_at(centre + distance * away, centre + 0.15 * radius * aside, 0.25 * roll)
     lens = jnp.zeros(8).at[0].set(0.05 * lens)
-    number = times.shape[0]
-    return _camera(focal, jnp.broadcast_to(T, (number, 4, 4)), jnp.broadcast_to(lens, (number, 8)), size)
+    return centre + distance * away, centre + 0.15 * radius * aside, roll, focal, lens
 
 
 def head_mounted(key: Array, points: Array, times: Array, size: tuple[int, int]) -> Camera:
@@ -77,10 +100,11 @@ def head_mounted(key: Array, points: Array, times: Array, size: tuple[int, int])
     gaze = move_points(progress, 0.08 * gazes)
     T = jax.vmap(look_at)(eye, jnp.mean(points, (0, 1)) + 0.06 * aside + gaze, move_points(progress, 0.08 * rolls))
     lens = jnp.zeros(8).at[:2].set(jnp.array([-0.08, 0.01]) * lens)
-    return _camera(focal, T, jnp.broadcast_to(lens, (times.shape[0], 8)), size)
+    return _camera(focal, T, lens, size, times.shape)
 
 
-def _camera(focal: Array, T: Array, lens: Array, size: tuple[int, int]) -> Camera:
+def _camera(focal: Array, T: Array, lens: Array, size: tuple[int, int], batch: tuple[int, ...]) -> Camera:
+    T, lens = jnp.broadcast_to(T, (*batch, 4, 4)), jnp.broadcast_to(lens, (*batch, 8))
     middle = jnp.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
     return make_camera(
         focal=jnp.broadcast_to(focal, (T.shape[0], 1)),

@@ -28,11 +28,12 @@ from jhand.data.world import (
     single_hand,
     world_clips,
 )
+from jhand.data.world.cameras import upright
 from jhand.data.world.clips import LEFT, OBJECT, RIGHT
 from jhand.data.world.scripts import finger_motion, wander
 from jhand.data.world.scripts import two_hands as two_hands_script
-from jhand.geometry import signed_distance
-from jhand.hand import forward, joint_angles, keypoints, load_hand, pose_from_angles
+from jhand.geometry import project, signed_distance, transform
+from jhand.hand import HandParams, forward, joint_angles, keypoints, load_hand, pose_from_angles
 from jhand.hand.anatomy import JOINT_LIMITS
 from tests.data.clips import params_of, reprojected
 from tests.data.published import write_freihand
@@ -295,3 +296,20 @@ def test_the_pages_code(root, capsys):
     shapes, first, second = capsys.readouterr().out.splitlines()
     assert shapes == "(16, 1, 1, 32, 32, 3) (16, 1, 21, 3)"
     assert first.startswith("one_hand/0/0 ") and second.startswith("one_hand/0/1 ")
+
+
+def test_fingers_point_up_before_an_upright_camera(right):
+    keys = jax.random.split(jax.random.key(0), 32)
+    turned = keypoints(right, HandParams(2 * jax.random.normal(keys[0], (32, 3)), *_flat(32)))
+    points = jnp.concatenate([turned[:, None, :1], turned[:, None]], 2)  # the wrist's frame, then the keypoints
+    cameras = jax.vmap(lambda key, p: upright(key, p, jnp.zeros(1), (48, 64)))(keys, points)
+    uv = project(cameras, points)[:, 0, 1:]
+    away = transform(cameras.T_cam_world, points)[:, 0, 1:, 2]
+    right_of, below = np.moveaxis(np.asarray(uv[:, 9] - uv[:, 0]), -1, 0)
+    foreshortened = np.hypot(right_of, below) < 5
+    tilt = np.abs(np.arctan2(right_of, -below))[~foreshortened]
+    assert (away > 0).all() and len(tilt) > 20 and tilt.max() < 0.9 and tilt.mean() < 0.4
+
+
+def _flat(number):
+    return jnp.zeros((number, 15, 3)), jnp.zeros((number, 10)), jnp.zeros((number, 3))
