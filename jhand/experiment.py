@@ -82,8 +82,8 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The system's, as its module is called."""
-        return self.system.__name__.rsplit(".", 1)[-1]
+        """The system's, as its file is called, or a module that has none."""
+        return Path(getattr(self.system, "__file__", None) or self.system.__name__).stem
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,15 @@
 """The code of the how-to runs as pasted."""
 
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
+
+from jhand.hand import load_hand
+from tests.data.published import write_freihand
+from tests.hand.mano_files import hand_arrays, write_clean
 
 
 def test_fit_your_own_data(root, capsys):
@@ -28,3 +35,38 @@ def test_training(root, capsys, tmp_path, monkeypatch):
     (printed,) = capsys.readouterr().out.splitlines()
     assert printed.startswith("200 steps, rms 0.") and float(printed.split()[-1]) < 0.2
     assert (tmp_path / "out" / "parabola" / "weights" / "README.md").exists()
+
+
+def test_your_own_system(root, tmp_path):
+    """In an empty folder, against the wheel as a user installs it."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    wheel = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "wheel"), str(root)]
+    subprocess.run(wheel, check=True, timeout=120)
+    (built,) = (tmp_path / "wheel").glob("jhand-*.whl")
+    site, home = tmp_path / "site", tmp_path / "empty"
+    install = [*pip, "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(built)]
+    subprocess.run(install, check=True, timeout=120)
+
+    text = (root / "docs" / "your_own_system.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.splitlines()) <= 115
+    home.mkdir()
+    (home / "lifter.py").write_text(code, encoding="utf-8")
+    data = tmp_path / "freihand"
+    data.mkdir()
+    mano = write_clean(data / "MANO_RIGHT.pkl", hand_arrays(0))
+    write_freihand(data, load_hand(mano))
+
+    def python(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        done = subprocess.run(
+            [sys.executable, *arguments], check=False, cwd=home, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert str(site) in python("-c", "import jhand; print(jhand.__file__)")
+    named = f"freihand:{data}:training:{mano}"
+    printed = python("lifter.py", "claims", "--smoke", "--data", named, "--held-out", named)
+    assert "graph: " in printed.splitlines()[-1] and "the trivial answer" in printed
+    assert [path.name for path in (home / "out" / "runs").iterdir()] == ["lifter"]
