@@ -3,10 +3,10 @@
     pip download --no-deps --python-version 3.12 --only-binary=:all: -d build mediapipe==0.10.14
     python tools/make_track_networks.py build/mediapipe-0.10.14-*.whl
 
-The wheel holds MediaPipe's palm detectors and hand landmark networks (Apache-2.0, Google) as .tflite files, whose weights
-are in half precision. They are read from there, named as `jhand/track/networks.py` calls them and stored as they are:
-nothing is rounded. Batch normalisation is folded into them already; the detectors' depthwise convolutions have biases of
-zero, which are left out. The operators must come in the order that the networks have, else this stops.
+The wheel holds MediaPipe's palm detectors and hand landmark networks (Apache-2.0, Google) as .tflite files, whose
+weights are in half precision. They are read from there, named as `jhand/track/networks.py` calls them and stored as
+they are: nothing is rounded. Batch normalisation is folded into them already; the detectors' depthwise convolutions
+have biases of zero, which are left out. The operators must come in the order of the networks, else this stops.
 
 Needs the packages of tools/requirements.txt.
 """

@@ -56,11 +56,18 @@ def detect(networks: Networks, images: ArrayLike, *, num_palms: int = 2, thresho
     return jax.tree.map(lambda a: a.reshape(*x.shape[:-3], *a.shape[1:]), found)
 
 
+def no_palms(images: int, num_palms: int) -> Detections:
+    """Empty slots (images, num_palms)."""
+    shape = images, num_palms
+    return Detections(score=jnp.zeros(shape), box=jnp.zeros((*shape, 4)), keypoints=jnp.zeros((*shape, 7, 2)))
+
+
 def detect_rows(
     networks: Networks, images: Array, rows: Array, num_palms: int, threshold: float | Array
 ) -> Detections:  # fmt: skip
     """`detect` in `images[rows]`, of images (M, H, W, 3) and rows (K,)."""
-    square = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(rows), *a.shape)), whole_picture(images.shape[1:3]))
+    height, width = images.shape[1:3]
+    square = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(rows), *a.shape)), whole_picture((height, width)))
     logits, values = palm_outputs(networks.palm, crop_each(images, rows, square, PALM_SIZE, "zeros"))
     scores = jax.nn.sigmoid(jnp.clip(logits, -100, 100))
     # centre, size and keypoints, each x and y; all but the size lie about the anchor
@@ -96,7 +103,7 @@ def _suppress(scores: Array, found: Array, slots: int, threshold: float | Array)
 
 
 def _anchors() -> np.ndarray:
-    """Centres (2016, 2) of the detector's anchors, from 0 to 1: two for each cell of a grid of 24 x 24, six of 12 x 12."""
+    """Centres (2016, 2) of the anchors, from 0 to 1: two for each cell of a grid of 24 x 24, six of 12 x 12."""
     grids = []
     for cells, each in ((24, 2), (12, 6)):
         y, x = np.mgrid[:cells, :cells]

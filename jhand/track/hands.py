@@ -29,7 +29,7 @@ class Hands:
     keypoints2d: Float[Array, "*b 21 2"]
     """Pixels, centres at integers."""
     depth: Float[Array, "*b 21"]
-    """Distance from the camera beyond that of the wrist, about, in pixels: as large as if it were seen from the side."""
+    """How much farther from the camera than about the wrist, in pixels: as it would look from the side."""
     keypoints3d: Float[Array, "*b 21 3"]
     """Metres, axes of the camera (x right, y down, z forward), about the middle of the hand: true to the network's idea
     of a hand's size, not to the hand's own.
@@ -39,6 +39,17 @@ class Hands:
     def present(self) -> Bool[Array, "*b"]:
         """Which slots hold a hand."""
         return self.score > 0
+
+
+def no_hands(slots: int) -> Hands:
+    """Empty slots (slots,)."""
+    return Hands(
+        score=jnp.zeros(slots),
+        right=jnp.zeros(slots),
+        keypoints2d=jnp.zeros((slots, 21, 2)),
+        depth=jnp.zeros((slots, 21)),
+        keypoints3d=jnp.zeros((slots, 21, 3)),
+    )
 
 
 def landmarks(networks: Networks, crops: ArrayLike) -> Hands:

@@ -78,7 +78,12 @@ def region_from_keypoints(keypoints: ArrayLike) -> Region:
 
 
 def overlap(a: Region, b: Region) -> Float[Array, "*b"]:
-    """Intersection over union of the squares as if they were not turned, as MediaPipe associates them; axes broadcast."""
+    """Intersection over union of the squares as if they were not turned, as MediaPipe compares them.
+
+    Args:
+        a: leading axes (...), which broadcast with those of b.
+        b: leading axes (...).
+    """
     apart = jnp.abs(a.centre - b.centre)
     reach = (a.side + b.side)[..., None] / 2 - apart
     smaller = jnp.minimum(a.side, b.side)[..., None]
@@ -118,7 +123,7 @@ def crop(
 def crop_each(
     images: Array, which: Int[Array, "k"], regions: Region, size: int, outside: Literal["zeros", "border"]
 ) -> Float[Array, "k size size c"]:
-    """`crop` of K regions, the k-th of `images[which[k]]`, without a copy of the image for each; images (M, H, W, C)."""
+    """`crop` of K regions, the k-th of `images[which[k]]`, of images (M, H, W, C), which are not copied for it."""
     height, width = images.shape[1:3]
     across = (jnp.arange(size) + 0.5) / size
     grid = jnp.stack(jnp.broadcast_arrays(across, across[:, None]), -1)  # x, y
@@ -167,9 +172,7 @@ def checked_images(images: ArrayLike) -> Array:
 
 def flattened(regions: Region) -> Region:
     """One leading axis."""
-    return Region(
-        centre=regions.centre.reshape(-1, 2), side=regions.side.reshape(-1), angle=regions.angle.reshape(-1)
-    )
+    return Region(centre=regions.centre.reshape(-1, 2), side=regions.side.reshape(-1), angle=regions.angle.reshape(-1))
 
 
 def _upright(direction: Array) -> Array:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jhand.track.detection import detect_rows
-from jhand.track.hands import Hands, hands_in_image, landmarks
+from jhand.track.detection import detect_rows, no_palms
+from jhand.track.hands import Hands, hands_in_image, landmarks, no_hands
 from jhand.track.networks import HAND_SIZE, Networks
 from jhand.track.regions import (
     Region,
@@ -51,7 +51,7 @@ def start_tracker(num_hands: int = 2, batch: tuple[int, ...] = ()) -> Tracker:
         Leading axes (*batch, num_hands).
     """
     shape = (*batch, num_hands)
-    nowhere = Region(centre=jnp.zeros((*shape, 2)), side=jnp.ones(shape), angle=jnp.zeros(shape))
+    nowhere = Region(centre=jnp.zeros((*shape, 2)), side=jnp.zeros(shape), angle=jnp.zeros(shape))
     return Tracker(present=jnp.zeros(shape, bool), regions=nowhere)
 
 
@@ -71,7 +71,8 @@ def track_hands(
             tracker, hands = step(networks, tracker, frame)
 
     Over leading axes, each network works on those pictures and slots alone that need it. `jax.vmap` is right too, but
-    works for all whenever one needs it. A hand keeps its slot while it is seen.
+    works for all whenever one needs it. A hand keeps its slot while it is seen; where two slots came to hold the same
+    hand, the first keeps it. The thresholds are MediaPipe's min_detection_confidence and min_tracking_confidence.
 
     Args:
         networks: from `load_networks`.
@@ -102,6 +103,7 @@ def track_hands(
     palms = _where_needed(
         ~jnp.all(present, -1),
         lambda rows: detect_rows(networks, images, rows, num_hands, detection_threshold),
+        no_palms(len(images), num_hands),
         chunk,
     )
     present, regions = _fill(present, regions, palms.present, region_from_palm(palms.box, palms.keypoints))
@@ -113,11 +115,17 @@ def track_hands(
         crops = crop_each(images, slots[rows] // num_hands, there, HAND_SIZE, "border")
         return hands_in_image(landmarks(networks, crops), there)
 
-    hands = _where_needed(present.reshape(-1), look, chunk)
-    seen = hands.score > presence_threshold
-    hands = jax.tree.map(lambda a: jnp.where(seen.reshape(-1, *[1] * (a.ndim - 1)), a, 0), hands)
-    hands = jax.tree.map(lambda a: a.reshape(*batch, num_hands, *a.shape[1:]), hands)
-    return Tracker(present=hands.present, regions=_or_nowhere(hands)), hands
+    hands = _where_needed(present.reshape(-1), look, no_hands(present.size), chunk)
+    next_regions = region_from_keypoints(hands.keypoints2d)
+    there = jax.tree.map(lambda a: a.reshape(-1, num_hands, *a.shape[1:]), next_regions)
+    seen = _first_of_their_kind(there, (hands.score > presence_threshold).reshape(-1, num_hands)).reshape(-1)
+
+    def kept(values: Array) -> Array:
+        values = jnp.where(seen.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
+        return values.reshape(*batch, num_hands, *values.shape[1:])
+
+    hands, next_regions = jax.tree.map(kept, (hands, next_regions))
+    return Tracker(present=hands.present, regions=next_regions), hands
 
 
 def detect_hands(
@@ -175,28 +183,14 @@ def _fill(present: Array, regions: Region, found: Array, new: Region) -> tuple[A
     return present | filled, jax.tree.map(choose, regions, new)
 
 
-def _or_nowhere(hands: Hands) -> Region:
-    """Where to look for the hands next; for empty slots, a region of one pixel."""
-    region = region_from_keypoints(hands.keypoints2d)
-    return Region(
-        centre=jnp.where(hands.present[..., None], region.centre, 0),
-        side=jnp.where(hands.present, region.side, 1),
-        angle=jnp.where(hands.present, region.angle, 0),
-    )
-
-
-def _where_needed(needed: Array, function: Callable[[Array], Any], chunk: int) -> Any:
-    """`function` of the rows (M,) that are needed, `chunk` at a time; 0 for the others."""
+def _where_needed(needed: Array, function: Callable[[Array], Any], nothing: Any, chunk: int) -> Any:
+    """`function` of the rows (M,) that are needed, `chunk` at a time; for the others `nothing`, a tree of (M, ...)."""
     total = len(needed)
     if total <= chunk:  # a loop of one step would not do: XLA takes what never changes out of a loop, to run it always
-        every = jnp.arange(total)
-        shapes = jax.eval_shape(function, every)
-        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return jax.lax.cond(jnp.any(needed), lambda: function(every), lambda: nothing)
+        found = jax.lax.cond(jnp.any(needed), lambda: function(jnp.arange(total)), lambda: nothing)
+        return jax.tree.map(lambda a, b: jnp.where(needed.reshape(-1, *[1] * (a.ndim - 1)), a, b), found, nothing)
     order, count = jnp.argsort(~needed, stable=True), jnp.sum(needed)
     order = jnp.pad(order, (0, -total % chunk))
-    shapes = jax.eval_shape(function, order[:chunk])
-    nothing = jax.tree.map(lambda s: jnp.zeros((total, *s.shape[1:]), s.dtype), shapes)
 
     def step(i: Array, results: Any) -> Any:
         rows = jax.lax.dynamic_slice_in_dim(order, i * chunk, chunk)
