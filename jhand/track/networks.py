@@ -11,12 +11,12 @@ convolution, of 3 channels, as a product of patches.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
@@ -145,19 +145,28 @@ def _hand_block(x: Array, block: Weights, stride: int) -> Array:
 
 
 def _stem(x: Array, layer: Weights) -> Array:
-    """The first convolution, kernel (k, k, 3, C) and stride 2."""
-    k, channels = len(layer["kernel"]), layer["kernel"].shape[-1]
-    size = x.shape[1] // 2, x.shape[2] // 2
-    x = jnp.pad(x, ((0, 0), *lax.padtype_to_pads(x.shape[1:3], (k, k), (2, 2), "SAME"), (0, 0)))
-    cells = np.ndindex(k, k)
-    patches = [x[:, i : i + 2 * size[0] - 1 : 2, j : j + 2 * size[1] - 1 : 2] for i, j in cells]
-    return _pointwise(
-        jnp.concatenate(patches, -1), {"kernel": layer["kernel"].reshape(-1, channels), "bias": layer["bias"]}
-    )
+    """The first convolution, of stride 2: kernel (k, k, 3, C). Two columns of three channels are one of six, so that
+    patches, one row of them after the other, are put together from few and longer pieces.
+    """
+    kernel = layer["kernel"]
+    k, _, channels, width = kernel.shape
+    pairs = (k + 1) // 2
+    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    vertical, (left, _) = lax.padtype_to_pads(x.shape[1:3], (k, k), (2, 2), "SAME")
+    x = jnp.pad(x, ((0, 0), vertical, (left, 2 * (columns + pairs - 1) - left - x.shape[2]), (0, 0)))
+    x = x.reshape(*x.shape[:2], -1, 2 * channels)
+    x = jnp.concatenate([x[:, :, j : j + columns] for j in range(pairs)], -1)
+    kernel = jnp.pad(kernel, ((0, 0), (0, 2 * pairs - k), (0, 0), (0, 0))).reshape(k, -1, width)
+    products = (_product(x[:, i : i + 2 * rows - 1 : 2], kernel[i]) for i in range(k))
+    return reduce(jnp.add, products) + layer["bias"]
 
 
 def _pointwise(x: Array, layer: Weights) -> Array:
-    y = jnp.dot(x.reshape(-1, x.shape[-1]), layer["kernel"], precision=lax.Precision.HIGHEST) + layer["bias"]
+    return _product(x, layer["kernel"]) + layer["bias"]
+
+
+def _product(x: Array, kernel: Array) -> Array:
+    y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel, precision=lax.Precision.HIGHEST)
     return y.reshape(*x.shape[:-1], -1)
 
 
