@@ -32,6 +32,7 @@ PACKAGES = [
     "jhand.data.world.scripts",
     "jhand.claims",
     "jhand.experiment",
+    "jhand.track",
     "jhand.systems.hamba",
     "jhand",
 ]

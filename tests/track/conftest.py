@@ -1,0 +1,13 @@
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_cheaply(compiled_in_a_hurry):
+    """Every module here compiles for longer than it runs."""
+
+
+@pytest.fixture(scope="session")
+def lite():
+    from jhand.track import load_networks
+
+    return load_networks("lite")
