@@ -99,7 +99,6 @@ def track_hands(
     present = tracker.present.reshape(-1, num_hands)
     regions = jax.tree.map(lambda a: a.reshape(-1, num_hands, *a.shape[len(batch) + 1 :]), tracker.regions)
 
-    present = present & _first_of_their_kind(regions, present)
     chunk = _chunk(len(images))
     palms = _where_needed(
         ~jnp.all(present, -1),
