@@ -65,12 +65,12 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 def jhand_call(size: str, slots: int, steps: list[np.ndarray]) -> Callable[[], list]:
     """Landmarks (..., slots, 21, 2) and presence of each step, from a tracker that begins anew."""
-    networks, step = load_networks(size), jax.jit(track_hands)
+    networks = load_networks(size)
 
     def call() -> list:
         tracker, found = start_tracker(slots, steps[0].shape[:-3]), []
         for frame in steps:
-            tracker, hands = step(networks, tracker, frame)
+            tracker, hands = track_hands(networks, tracker, frame)
             found.append((np.asarray(hands.keypoints2d), np.asarray(hands.present)))
         return found
 

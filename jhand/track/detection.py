@@ -1,6 +1,7 @@
 """Palms in pictures: MediaPipe's detector, from pixels to boxes and keypoints."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,10 @@ class Detections:
         return self.score > 0
 
 
-def detect(networks: Networks, images: ArrayLike, *, num_palms: int = 2, threshold: float = 0.5) -> Detections:
+@partial(jax.jit, static_argnames="num_palms")
+def detect(
+    networks: Networks, images: ArrayLike, *, num_palms: int = 2, threshold: float | Float[Array, ""] = 0.5
+) -> Detections:
     """Palms in pictures.
 
     Each picture is shrunk to 192 x 192 within black borders, without smoothing, as the detector was made for it.

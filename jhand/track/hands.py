@@ -52,6 +52,7 @@ def no_hands(slots: int) -> Hands:
     )
 
 
+@jax.jit
 def landmarks(networks: Networks, crops: ArrayLike) -> Hands:
     """Hands in crops: upright, fingers up, as `crop` makes them of regions.
 
@@ -80,6 +81,7 @@ def landmarks(networks: Networks, crops: ArrayLike) -> Hands:
     return jax.tree.map(lambda a: a.reshape(*x.shape[:-3], *a.shape[1:]), hands)
 
 
+@jax.jit
 def hands_in_image(hands: Hands, regions: Region) -> Hands:
     """What `landmarks` says of crops, in pixels and axes of the image.
 
@@ -101,6 +103,7 @@ def hands_in_image(hands: Hands, regions: Region) -> Hands:
     )
 
 
+@jax.jit
 def hands_in_regions(networks: Networks, images: ArrayLike, regions: Region) -> Hands:
     """Hands in given regions of pictures; differentiable with respect to the images and the regions.
 

@@ -8,6 +8,7 @@ the size of a crop's pixel in the picture.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
@@ -45,6 +46,7 @@ def whole_picture(size: tuple[int, int]) -> Region:
     )
 
 
+@jax.jit
 def region_from_palm(box: ArrayLike, keypoints: ArrayLike) -> Region:
     """The region of a whole hand, fingers up, from its palm.
 
@@ -60,6 +62,7 @@ def region_from_palm(box: ArrayLike, keypoints: ArrayLike) -> Region:
     return _grown(b[..., :2] + b[..., 2:] / 2, b[..., 2:], angle, *_FROM_PALM)
 
 
+@jax.jit
 def region_from_keypoints(keypoints: ArrayLike) -> Region:
     """The region of a hand, fingers up, from its 21 keypoints: where a tracker looks in the next picture.
 
@@ -77,6 +80,7 @@ def region_from_keypoints(keypoints: ArrayLike) -> Region:
     return _grown(turned((low + high) / 2, angle), high - low, angle, *_FROM_KEYPOINTS)
 
 
+@jax.jit
 def overlap(a: Region, b: Region) -> Float[Array, "*b"]:
     """Intersection over union of the squares as if they were not turned, as MediaPipe compares them.
 
@@ -91,6 +95,7 @@ def overlap(a: Region, b: Region) -> Float[Array, "*b"]:
     return common / jnp.maximum(a.side**2 + b.side**2 - common, 1e-9)
 
 
+@partial(jax.jit, static_argnames=("size", "outside"))
 def crop(
     images: ArrayLike, regions: Region, size: int, *, outside: Literal["zeros", "border"] = "border"
 ) -> Float[Array, "*b size size c"]:

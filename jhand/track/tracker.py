@@ -6,6 +6,7 @@ palm detector looks at the whole picture. Everything has a fixed shape, so a vid
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -55,6 +56,7 @@ def start_tracker(num_hands: int = 2, batch: tuple[int, ...] = ()) -> Tracker:
     return Tracker(present=jnp.zeros(shape, bool), regions=nowhere)
 
 
+@jax.jit
 def track_hands(
     networks: Networks,
     tracker: Tracker,
@@ -65,10 +67,9 @@ def track_hands(
 ) -> tuple[Tracker, Hands]:
     """One step: the next picture of a video, or of several videos side by side.
 
-        step = jax.jit(track_hands)
         tracker = start_tracker(num_hands=1)
         for frame in video:
-            tracker, hands = step(networks, tracker, frame)
+            tracker, hands = track_hands(networks, tracker, frame)
 
     Over leading axes, each network works on those pictures and slots alone that need it. `jax.vmap` is right too, but
     works for all whenever one needs it. A hand keeps its slot while it is seen; where two slots came to hold the same
@@ -98,7 +99,6 @@ def track_hands(
     present = tracker.present.reshape(-1, num_hands)
     regions = jax.tree.map(lambda a: a.reshape(-1, num_hands, *a.shape[len(batch) + 1 :]), tracker.regions)
 
-    present = present & _first_of_their_kind(regions, present)
     chunk = _chunk(len(images))
     palms = _where_needed(
         ~jnp.all(present, -1),
@@ -128,6 +128,7 @@ def track_hands(
     return Tracker(present=hands.present, regions=next_regions), hands
 
 
+@partial(jax.jit, static_argnames="num_hands")
 def detect_hands(
     networks: Networks,
     images: ArrayLike,

@@ -47,7 +47,7 @@ def test_anchors():
 
 def test_nothing_is_found_in_nothing(lite):
     images = np.zeros((2, 1, 40, 60, 3), np.uint8)
-    found = jax.jit(detect, static_argnames="num_palms")(lite, images, num_palms=3)
+    found = detect(lite, images, num_palms=3)
     assert found.keypoints.shape == (2, 1, 3, 7, 2)
     assert not found.present.any()
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(found))

@@ -32,8 +32,7 @@ def test_from_crop_to_image():
 def test_batches_and_gradients(lite):
     images = random_picture(64)[None].repeat(2, 0)
     regions = Region(centre=jnp.full((2, 2, 2), 30.0), side=jnp.full((2, 2), 50.0), angle=jnp.array([[0.0, 1], [1, 0]]))
-    look = jax.jit(hands_in_regions)
-    hands = look(lite, images, regions)
+    hands = hands_in_regions(lite, images, regions)
     assert hands.keypoints2d.shape == (2, 2, 21, 2)
     np.testing.assert_allclose(hands.keypoints2d[0, 0], hands.keypoints2d[1, 1], atol=1e-2)
     np.testing.assert_allclose(hands.score[0, 1], hands.score[1, 0], atol=1e-4)
@@ -49,7 +48,7 @@ def test_a_mirrored_hand_is_the_other_hand(lite, shared_data):
     """The hand of the recording is a right one, and its picture is not mirrored."""
     frame = video_frames(shared_data("hand_video/human_hand_video.mp4"), [0])[0]
     pair = np.stack([frame, frame[:, ::-1]])
-    hands = jax.jit(detect_hands, static_argnames="num_hands")(lite, pair, num_hands=1)
+    hands = detect_hands(lite, pair, num_hands=1)
     assert hands.present.all()
     assert hands.right[0, 0] > 0.8 and hands.right[1, 0] < 0.2
     mirrored = np.asarray(hands.keypoints2d[1, 0] * np.array([-1.0, 1]) + np.array([frame.shape[1] - 1, 0]))

@@ -48,13 +48,13 @@ def test_a_video(lite, shared_data):
     H, W, _ = frames[0].shape
     empty = np.zeros_like(frames[0])
     recorded = np.load(shared_data("hand_video/human_hand_video_keypoints.npz"))["mp_image_norm"]
-    step = jax.jit(track_hands)
+    before = track_hands._cache_size()
     tracker = start_tracker(num_hands=1)
     alone = []
     for frame in [*frames, empty]:
-        tracker, hands = step(lite, tracker, frame)
+        tracker, hands = track_hands(lite, tracker, frame)
         alone.append(hands)
-    assert step._cache_size() == 1
+    assert track_hands._cache_size() == before + 1
     assert [bool(hands.present[0]) for hands in alone] == [True] * len(frames) + [False]
     assert not tracker.present.any() and not hands.keypoints2d.any()
     for i, hands in enumerate(alone[:-1]):
@@ -64,7 +64,7 @@ def test_a_video(lite, shared_data):
 
     tracker = start_tracker(num_hands=1, batch=(2,))
     for i, pair in enumerate(zip(frames[:3], [empty, *frames[:2]], strict=True)):
-        tracker, hands = step(lite, tracker, np.stack(pair))
+        tracker, hands = track_hands(lite, tracker, np.stack(pair))
         np.testing.assert_allclose(hands.keypoints2d[0], alone[i].keypoints2d, atol=0.05)
         assert hands.present[1, 0] == (i > 0)
         if i > 0:
@@ -86,14 +86,13 @@ def test_two_hands(lite, shared_data):
     frame = video_frames(shared_data(VIDEO), [0])[0][::2, 320:1280:2]
     both = np.concatenate([frame, frame[:, ::-1]], 1)
     one = np.concatenate([np.zeros_like(frame), frame[:, ::-1]], 1)
-    step = jax.jit(track_hands)
-    tracker, hands = step(lite, start_tracker(2), both)
+    tracker, hands = track_hands(lite, start_tracker(2), both)
     assert hands.present.all()
     assert sorted(np.asarray(hands.right > 0.5).tolist()) == [False, True]
     left = int(jnp.argmin(hands.right))
-    tracker, hands = step(lite, tracker, one)
+    tracker, hands = track_hands(lite, tracker, one)
     assert hands.present[left] and not hands.present[1 - left]
-    tracker, hands = step(lite, tracker, both)
+    tracker, hands = track_hands(lite, tracker, both)
     assert hands.present.all() and hands.right[left] < 0.5
 
 
@@ -108,10 +107,10 @@ def test_beside_mediapipe(shared_data):
     mediapipe = pytest.importorskip("mediapipe")
     frames = video_frames(shared_data(VIDEO), list(range(12)))
     peer = mediapipe.solutions.hands.Hands(model_complexity=1, max_num_hands=1)
-    networks, step, tracker = load_networks("full"), jax.jit(track_hands), start_tracker(1)
+    networks, tracker = load_networks("full"), start_tracker(1)
     size = np.array(frames[0].shape[1::-1])
     for frame in frames:
-        tracker, hands = step(networks, tracker, frame)
+        tracker, hands = track_hands(networks, tracker, frame)
         said = peer.process(frame)
         points = np.array([[p.x, p.y] for p in said.multi_hand_landmarks[0].landmark]) * size - 0.5
         metres = np.array([[p.x, p.y, p.z] for p in said.multi_hand_world_landmarks[0].landmark])
