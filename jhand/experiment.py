@@ -35,6 +35,7 @@ from jhand.data.world import WorldConfig, cached_world, load_assets, make_clips
 from jhand.geometry.alignment import procrustes
 from jhand.hand import HandModel, HandParams, load_hand
 from jhand.train import ModelCard, TrainState, save_weights, train
+from jhand.train.logs import progress_bar
 from jhand.train.weights import versions
 
 Batch = dict[str, Any]
@@ -58,6 +59,9 @@ class Preset:
     held_out: int = 1024
     """Clips that scores are means over."""
     evaluate_every: int = 1000
+    frozen: Callable[[jax.Array], jax.Array] | None = None
+    """A backbone that no training changes, of pictures (B, H, W, 3) from 0 to 1. What it sees of the first picture of
+    each clip is computed once for all runs and is the clip's entry `features`; nothing is augmented then."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,7 @@ def train_source(experiment: Experiment, run: Run) -> Source:
         source: Source = open_source(run.data)
     else:
         source = cached_world(run.preset.world, TRAIN_SEED, run.preset.clips or 2048)
-    return Cached(_Seen(experiment, run, source, bool(run.data)))
+    return Cached(_seen(experiment, run, source, bool(run.data)))
 
 
 def feed(experiment: Experiment, run: Run) -> Any:
@@ -276,11 +280,16 @@ def held_out_batches(experiment: Experiment, run: Run) -> list[Batch]:
         source: Source = open_source(run.held_out)
     else:
         source = cached_world(run.preset.world, HELD_OUT_SEED, run.preset.held_out)
-    source = _Seen(experiment, run, source, bool(run.held_out))
+    source = _seen(experiment, run, source, bool(run.held_out))
     number = min(run.preset.held_out, len(source))
     size = min(run.preset.batch, number)
     prepared = [experiment.system.prepare(source[i], run.config) for i in range(number // size * size)]
     return [_stacked(prepared[i : i + size]) for i in range(0, len(prepared), size)]
+
+
+def _seen(experiment: Experiment, run: Run, source: Source, fill: bool) -> Source:
+    seen = _Seen(experiment, run, source, fill)
+    return seen if run.preset.frozen is None else _Frozen(seen, run.preset.frozen, run.folder.parents[1] / "features")
 
 
 class _Seen:
@@ -300,8 +309,43 @@ class _Seen:
         return f"{self._source!r} with {self._needs}"
 
 
+class _Frozen:
+    """Clips with what a frozen backbone sees of them, from a file in `folder` that is written once."""
+
+    def __init__(self, source: Source, backbone: Callable[[jax.Array], jax.Array], folder: Path, at_once: int = 32):
+        self._source = source
+        known_by = f"{backbone.__module__}.{backbone.__qualname__} {source!r} {len(source)}"
+        path = folder / f"{hashlib.sha256(known_by.encode()).hexdigest()[:12]}.npy"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            see = jax.jit(lambda images: backbone(images.astype(jnp.float32) / 255).astype(jnp.float16))
+            draft = path.with_suffix(".draft")
+            with progress_bar(len(source)) as report:
+                for start in range(0, len(source), at_once):
+                    numbers = range(start, min(start + at_once, len(source)))
+                    images = np.stack([source[i]["image"][0, 0] for i in numbers])
+                    found = see(np.pad(images, ((0, at_once - len(images)), (0, 0), (0, 0), (0, 0))))
+                    if start == 0:
+                        shape = (len(source), *found.shape[1:])
+                        features = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
+                    features[start : start + len(images)] = np.asarray(found)[: len(images)]
+                    report(numbers.stop, {"stage": "features of the frozen backbone"})
+            features.flush()
+            draft.rename(path)
+        self._features = np.load(path, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Clip:
+        return {**self._source[index], "features": np.array(self._features[index])}
+
+    def __repr__(self) -> str:
+        return f"{self._source!r}, frozen"
+
+
 def _numpy_batches(experiment: Experiment, run: Run, batch: int, augmented: bool) -> Iterator[Batch]:
-    augment = experiment.augment if augmented else None
+    augment = experiment.augment if augmented and run.preset.frozen is None else None
     prepare = partial(experiment.system.prepare, config=run.config)
     return iter(batches(train_source(experiment, run), prepare, batch=batch, seed=run.seed, augment=augment))
 
@@ -332,6 +376,7 @@ def budget(preset: Preset, data: str) -> dict[str, Any]:
         for name, value in asdict(preset.world).items()
     }
     rest = {name: getattr(preset, name) for name in ("steps", "batch", "clips", "held_out")}
+    rest["frozen"] = preset.frozen and f"{preset.frozen.__module__}.{preset.frozen.__qualname__}"
     return {"config": asdict(preset.config), "world": world, "data": data, **rest}
 
 

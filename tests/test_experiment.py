@@ -14,7 +14,18 @@ from jhand import metrics
 from jhand.claims import Claim, read_results
 from jhand.data import write_clips
 from jhand.data.world import single_hand
-from jhand.experiment import Experiment, Options, Preset, fit, main, mean_hand, run_claim, run_of
+from jhand.experiment import (
+    Experiment,
+    Options,
+    Preset,
+    feed,
+    fit,
+    held_out_batches,
+    main,
+    mean_hand,
+    run_claim,
+    run_of,
+)
 from jhand.train import LossAux, Stage, Update, read_card, read_log
 from tests.data.clips import make_clip
 
@@ -113,6 +124,33 @@ def test_a_run_is_trained_once_and_kept(experiment, options, right):
     assert read_card(run.folder / "weights").system == "linear"
     (run.folder / "result.json").write_text('{"mpjpe": 1.0}')  # what is there is not done again
     assert fit(experiment, run, right) == {"mpjpe": 1.0}
+
+
+calls = []
+
+
+def mean_colour(images):
+    calls.append(images.shape)
+    return jnp.mean(images, (1, 2))
+
+
+def test_what_a_frozen_backbone_sees_is_computed_once(experiment, options, right):
+    preset = replace(experiment.presets["cpu"], frozen=mean_colour)
+    system = ModuleType("linear")
+    vars(system).update(vars(experiment.system))
+    system.prepare = lambda clip, config: prepare(clip, config) | {"features": clip["features"]}
+    frozen = replace(experiment, system=system, presets={"cpu": preset}, augment=lambda clip, rng: 1 / 0)
+    run = run_of(frozen, options, "full", {}, 0)
+    held_out = held_out_batches(frozen, run)
+    for batch in held_out:
+        colour = batch["image"].astype(np.float32).mean((1, 2)) / 255
+        np.testing.assert_allclose(batch["features"], colour, atol=1e-3)
+    traced = len(calls)
+    again = held_out_batches(frozen, run_of(frozen, options, "none", {"bias": False}, 1))
+    assert traced == 1 and len(calls) == traced
+    np.testing.assert_array_equal(again[0]["features"], held_out[0]["features"])
+    batch = next(iter(feed(frozen, run)))  # not augmented
+    np.testing.assert_allclose(batch["features"], batch["image"].astype(np.float32).mean((1, 2)) / 255, atol=1e-3)
 
 
 def test_runs_are_known_by_all_that_they_depend_on(experiment, options):

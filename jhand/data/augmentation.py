@@ -105,7 +105,13 @@ def similarity(
 
 
 def crop_to_hand(
-    clip: Mapping[str, Any], side: str, size: int, margin: float = 1.5, jitter: np.ndarray | None = None
+    clip: Mapping[str, Any],
+    side: str,
+    size: int,
+    margin: float = 1.5,
+    jitter: np.ndarray | None = None,
+    *,
+    upright: bool = False,
 ) -> Clip:
     """A clip cropped to a square around one hand, the same for all its frames; of each view if there are several.
 
@@ -115,6 +121,7 @@ def crop_to_hand(
         size: pixels that the square is resized to.
         margin: how much larger it is than the box around the keypoints.
         jitter: (3,) shift in x and y, shares of the square, and log scale; by default none.
+        upright: turned so that the base of the middle finger is above the wrist in the first frame.
 
     Raises:
         ValueError: a hand without keypoints2d, or none that is visible or confident.
@@ -130,10 +137,13 @@ def crop_to_hand(
         points = uv[:, view][counts[:, view]]
         if not len(points):
             raise ValueError(f"crop_to_hand: no keypoint of the {side} hand counts in view {view}")
-        low, high = points.min(0), points.max(0)
+        right, down = uv[0, view, 9] - uv[0, view, 0]
+        angle = float(np.arctan2(-right, -down)) if upright else 0.0
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        low, high = (points @ turn.T).min(0), (points @ turn.T).max(0)
         side_px = max(float((high - low).max()), 2.0) * margin * np.exp(moved[2])
-        centre = (low + high) / 2 + moved[:2] * side_px
-        maps.append(similarity((width, height), (size, size), centre=centre, scale=size / side_px))
+        centre = ((low + high) / 2 + moved[:2] * side_px) @ turn
+        maps.append(similarity((width, height), (size, size), centre=centre, angle=angle, scale=size / side_px))
     return warp(dict(clip), np.stack(maps), (size, size))
 
 

@@ -7,12 +7,12 @@ the first joints and the means of features are joined, and linear heads add to t
 
 Equations and numbers not in the paper are those of the released code and of HaMeR, on which it builds. Stage one trains
 the backbone and the first regression; stage two everything, with discriminators of poses. Not in the paper and chosen
-here: the crop is square at the smaller sizes, whose backbone is a small residual network.
+here: at the tiny size the backbone is MediaPipe's landmark network up to its last stage, frozen, and the crop square.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -31,7 +31,6 @@ from jhand.nn import (
     HandHead,
     NodewiseGraphConv,
     PoseDiscriminator,
-    ResNet,
     ViT,
     VSSBlock,
     lsgan_discriminator_loss,
@@ -41,6 +40,7 @@ from jhand.nn import (
     sample_bilinear,
     translation_from_estimate,
 )
+from jhand.track.networks import HAND_SIZE, hand_features, load_networks
 from jhand.train import LossAux, Stage, Update, adamw
 
 Branch = Literal["scanned", "joints", "global", "sampled"]
@@ -57,13 +57,18 @@ class Config:
     """Side of the square crop, pixels."""
     columns: int = 192
     """Of the crop's middle: what the backbone sees."""
-    backbone: Literal["vit_paper", "vit_small", "resnet_tiny"] = "vit_paper"
+    backbone: Literal["vit_paper", "vit_small", "mediapipe"] = "vit_paper"
+    """`mediapipe` is frozen."""
     channels: int = 512
     """Of all tokens."""
     first_blocks: int = 2
     """Scanning blocks over the map before the first regression."""
+    merged: int = 1
+    """Side of the squares of cells that those blocks see as one."""
     blocks: int = 4
     """Graph-guided state space blocks."""
+    expand: float = 2.0
+    """Inner channels of the scans over C."""
     state_size: int = 16
     mlp_ratio: float = 4.0
     """Hidden channels of the blocks' MLPs over C: an ablation that has fewer parameters elsewhere has them here."""
@@ -84,9 +89,9 @@ class Config:
 
     @classmethod
     def tiny(cls, **changes: Any) -> "Config":
-        """For pictures of 64 x 64 on a CPU."""
-        sizes: dict[str, Any] = {"size": 64, "columns": 64, "channels": 64, "first_blocks": 1, "blocks": 2}
-        sizes |= {"backbone": "resnet_tiny", "state_size": 8, "peak": 1e-3}
+        """For pictures of 112 x 112 on a CPU."""
+        sizes: dict[str, Any] = {"size": 112, "columns": 112, "channels": 64, "first_blocks": 1, "merged": 2}
+        sizes |= {"backbone": "mediapipe", "blocks": 2, "expand": 1.0, "state_size": 4, "peak": 1e-3}
         return cls(**(sizes | changes))
 
     @classmethod
@@ -109,6 +114,8 @@ class Inputs:
 
     image: Float[Array, "*b h w 3"]
     """A crop of a right hand, sRGB from 0 to 1."""
+    features: Float[Array, "*b u v c"] | None = None
+    """Of the frozen backbone, where they are known already."""
 
 
 @jax.tree_util.register_dataclass
@@ -169,12 +176,24 @@ def prepare(clip: dict[str, Any], config: Config) -> dict[str, Any]:
         "keypoints2d_valid": hand["confidence"][0, 0] > 0,
         "params_valid": hand["params_valid"][0] if "params_valid" in hand else valid[0] | True,
         **{name: hand["params"][name][0] for name in ("global_orient", "hand_pose", "betas")},
+        **({"features": clip["features"]} if "features" in clip else {}),
     }
 
 
 def inputs_of(batch: dict[str, Array]) -> Inputs:
     """What is seen of a batch of `prepare`, whose leaves are (B, ...)."""
-    return Inputs(batch["image"].astype(jnp.float32) / 255)
+    return Inputs(batch["image"].astype(jnp.float32) / 255, batch.get("features"))
+
+
+def mediapipe_features(image: Array) -> Float[Array, "*b 14 14 64"]:
+    """What the frozen backbone sees of crops (b, H, W, 3), sRGB from 0 to 1."""
+    return hand_features(_mediapipe(), jax.image.resize(image, (len(image), HAND_SIZE, HAND_SIZE, 3), "bilinear"))
+
+
+@cache
+def _mediapipe() -> Any:
+    with jax.ensure_compile_time_eval():  # numbers, also where a program is being traced
+        return load_networks("lite").hand
 
 
 class JointsRegressor(nn.Module):
@@ -184,9 +203,21 @@ class JointsRegressor(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, start: HandEstimate) -> HandEstimate:
+        m = self.config.merged
+        if m > 1:  # as VMamba does between its stages
+            features = nn.Dense(self.config.channels, name="merge")(_merge(features, m))
         for number in range(self.config.first_blocks):
-            features = VSSBlock(state_size=self.config.state_size, name=f"block{number}")(features)
+            features = VSSBlock(expand=self.config.expand, state_size=self.config.state_size, name=f"block{number}")(
+                features
+            )
         return HandHead(name="heads")(jnp.mean(features, (1, 2)), start)
+
+
+def _merge(features: Array, side: int) -> Array:
+    """Maps (b, h, w, C) as (b, h / side, w / side, side * side * C)."""
+    b, h, w, c = features.shape
+    cells = features.reshape(b, h // side, side, w // side, side, c)
+    return jnp.swapaxes(cells, 2, 3).reshape(b, h // side, w // side, side * side * c)
 
 
 class TokenSampler(nn.Module):
@@ -218,7 +249,7 @@ class GraphScanBlock(nn.Module):
             joints = nn.relu(nn.BatchNorm(not train, momentum=0.9)(joints))
             tokens = jnp.concatenate([joints, tokens[:, -1:]], 1)
         if c.scan:
-            block = VSSBlock(c.directions, state_size=c.state_size, mlp_ratio=c.mlp_ratio, name="scan")
+            block = VSSBlock(c.directions, c.expand, c.state_size, mlp_ratio=c.mlp_ratio, name="scan")
             return block(tokens[:, :, None])[:, :, 0]
         return tokens + MLP(int(c.mlp_ratio * c.channels), name="mlp")(nn.LayerNorm(epsilon=1e-6)(tokens))
 
@@ -269,29 +300,29 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        backbones = {
-            "vit_paper": lambda: ViT.paper(image_size=(c.size, c.columns)),
-            "vit_small": lambda: ViT.small(image_size=(c.size, c.columns)),
-            "resnet_tiny": lambda: ResNet(blocks=(1, 2), width=32),
-        }
-        self.backbone = backbones[c.backbone]()
+        if c.backbone != "mediapipe":
+            vit = {"vit_paper": ViT.paper, "vit_small": ViT.small}[c.backbone]
+            self.backbone = vit(image_size=(c.size, c.columns))
         self.narrow = nn.Dense(c.channels)
         self.first = JointsRegressor(c)
         self.head = {"graph_scan": GraphScanHead, "attention": AttentionHead}[c.head](c)
 
-    def __call__(self, image: Array, hand: HandModel, train: bool) -> tuple[Regression, Regression]:
-        first, features, start = self.begin(image, hand, train)
+    def __call__(self, inputs: Inputs, hand: HandModel, train: bool) -> tuple[Regression, Regression]:
+        first, features, start = self.begin(inputs, hand, train)
         last = self.head(features, first.keypoints2d, start, train)
         return first, _regression(last, hand, self.config)
 
-    def begin(self, image: Array, hand: HandModel, train: bool) -> tuple[Regression, Array, Regression]:
+    def begin(self, inputs: Inputs, hand: HandModel, train: bool) -> tuple[Regression, Array, Regression]:
         """The first regression, and what the head needs beside it."""
         c = self.config
-        edge = (c.size - c.columns) // 2
-        seen = (image[:, :, edge : edge + c.columns] - 0.45) / 0.23
-        features = self.backbone(seen, deterministic=not train)
-        features = self.narrow(features if isinstance(features, Array) else features[-1])
-        start = jax.tree.map(lambda x: jnp.broadcast_to(x, (image.shape[0], *x.shape)), mean_estimate(hand))
+        if c.backbone == "mediapipe":
+            features = mediapipe_features(inputs.image) if inputs.features is None else inputs.features
+        else:
+            edge = (c.size - c.columns) // 2
+            seen = (inputs.image[:, :, edge : edge + c.columns] - 0.45) / 0.23
+            features = self.backbone(seen, deterministic=not train)
+        features = self.narrow(features.astype(jnp.float32))
+        start = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(features), *x.shape)), mean_estimate(hand))
         first = self.first(features, start)
         return _regression(first, hand, c), features, _regression(start, hand, c)
 
@@ -308,7 +339,7 @@ def _regression(estimate: HandEstimate, hand: HandModel, config: Config) -> Regr
 def init(key: Array, config: Config, hand: HandModel) -> dict[str, Any]:
     """`{"params": {"network", "discriminator"}, "stats"}`."""
     keys = jax.random.split(key)
-    variables = Network(config).init(keys[0], jnp.zeros((1, config.size, config.size, 3)), hand, False)
+    variables = Network(config).init(keys[0], Inputs(jnp.zeros((1, config.size, config.size, 3))), hand, False)
     judge = PoseDiscriminator().init(keys[1], jnp.zeros((1, 15, 3, 3)), jnp.zeros((1, 10)))
     params = {"network": variables["params"], "discriminator": judge["params"]}
     return {"params": params, "stats": {"network": variables.get("batch_stats", {})}}
@@ -318,7 +349,7 @@ def apply(
     variables: dict[str, Any], inputs: Inputs, config: Config, hand: HandModel, *, key: Array | None = None
 ) -> Outputs:
     """The hands of pictures (b, H, W, 3), in test mode; `key` is not used."""
-    first, last = _network(config)(_of_network(variables), inputs.image, hand, False)
+    first, last = _network(config)(_of_network(variables), inputs, hand, False)
     turns = so3_log(last.estimate.rotations)
     root = rest_joints(hand, last.estimate.betas)[..., 0, :]
     transl = translation_from_estimate(last.estimate.camera, FOCAL * config.size, config.size) - root
@@ -343,7 +374,7 @@ def loss_first(
     """
     dropped = {"dropout": key}
     (first, _, _), changed = _network(config)(
-        _of_network(variables), inputs_of(batch).image, hand, True, method="begin", mutable="batch_stats", rngs=dropped
+        _of_network(variables), inputs_of(batch), hand, True, method="begin", mutable="batch_stats", rngs=dropped
     )
     terms = regression_terms(first, targets(batch, config))
     stats = {"network": changed.get("batch_stats", {})}
@@ -357,7 +388,7 @@ def loss(
     batches of leaves (B, ...).
     """
     (first, last), changed = _network(config)(
-        _of_network(variables), inputs_of(batch).image, hand, True, mutable="batch_stats", rngs={"dropout": key}
+        _of_network(variables), inputs_of(batch), hand, True, mutable="batch_stats", rngs={"dropout": key}
     )
     wanted = targets(batch, config)
     terms = regression_terms(last, wanted)
@@ -376,7 +407,7 @@ def loss_discriminator(
     """What is regressed is to be told from real poses, those of other hands of the batch; arguments as `loss_first`,
     batches of leaves (B, ...).
     """
-    _, last = _network(config)(_of_network(variables), inputs_of(batch).image, hand, False)
+    _, last = _network(config)(_of_network(variables), inputs_of(batch), hand, False)
     made = jax.lax.stop_gradient(last.estimate)
     judge = partial(_judge, {"params": variables["params"]["discriminator"]})
     real = jnp.roll(so3_exp(batch["hand_pose"]), 1, 0), jnp.roll(batch["betas"], 1, 0)
@@ -389,7 +420,8 @@ def stages(config: Config, hand: HandModel, steps: int) -> tuple[Stage, ...]:
     """A third of the steps for the first regression, the rest for everything."""
     early = max(1, steps // 3)
     bound = dict(config=config, hand=hand)
-    before = ("network/backbone", "network/narrow", "network/first")
+    backbone = () if config.backbone == "mediapipe" else ("network/backbone",)
+    before = (*backbone, "network/narrow", "network/first")
     first = Update("first", partial(loss_first, **bound), adamw(config.peak, early), before)
     whole = Update("whole", partial(loss, **bound), adamw(config.peak, steps - early), ("network",))
     judge = Update("judge", partial(loss_discriminator, **bound), optax.adamw(config.peak), ("discriminator",))
@@ -451,9 +483,8 @@ def regression_terms(found: Regression, wanted: Targets) -> dict[str, Array]:
 
 def tokens_of(config: Config) -> int:
     """How many tokens the head works on."""
-    patches = {"vit_paper": 16, "vit_small": 16, "resnet_tiny": 8}[config.backbone]
-    grid = (config.size // patches) * (config.columns // patches)
-    return 22 if config.head == "graph_scan" else grid
+    cells = (14, 14) if config.backbone == "mediapipe" else (config.size // 16, config.columns // 16)
+    return 22 if config.head == "graph_scan" else cells[0] * cells[1]
 
 
 def predicting(params: dict[str, Any]) -> dict[str, Any]:

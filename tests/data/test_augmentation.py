@@ -85,6 +85,18 @@ def test_the_crop_holds_the_hand():
         crop_to_hand(clip, "left", 40)
 
 
+def test_an_upright_crop_holds_the_hand_with_its_fingers_up():
+    clip = make_clip(frames=1)
+    cropped = crop_to_hand(clip, "right", 40, 1.5, upright=True)
+    check_clip(cropped)
+    uv = cropped["hands"]["right"]["keypoints2d"][0]
+    np.testing.assert_allclose(uv[:, 9, 0], uv[:, 0, 0], atol=1e-3)
+    assert (uv[:, 9, 1] < uv[:, 0, 1]).all()
+    np.testing.assert_allclose((uv.max(1) + uv.min(1)) / 2, 19.5, atol=0.01)
+    np.testing.assert_allclose((uv.max(1) - uv.min(1)).max(-1), 40 / 1.5, atol=0.01)
+    np.testing.assert_allclose(reprojected(cropped, "right")[0], uv, atol=2e-3)
+
+
 def test_what_a_box_hides_is_not_visible():
     clip = make_clip()
     clip["hands"]["right"]["visible"][:] = 1

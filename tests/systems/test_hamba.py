@@ -17,7 +17,7 @@ from tests.data.published import write_freihand
 from tests.hand.mano_files import hand_arrays, write_clean
 
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
-PARTS = ("backbone", "narrow", "first", "head")
+PARTS = ("narrow", "first", "head")
 TINY = hamba.Config.tiny(channels=16, blocks=1, state_size=4)
 SIDE = TINY.size
 
@@ -29,7 +29,7 @@ def variables(right):
 
 @pytest.fixture(scope="module")
 def batch(right):
-    """Four hands before cameras that look at them from anywhere, without pictures of them."""
+    """Four hands before cameras that look at them from anywhere; what a backbone sees has nothing to do with them."""
     keys = jax.random.split(jax.random.key(1), 6)
     params = HandParams(
         jax.random.normal(keys[0], (4, 3)), 0.3 * jax.random.normal(keys[1], (4, 15, 3)),
@@ -38,7 +38,8 @@ def batch(right):
     R = rotation_from_6d(jax.random.normal(keys[4], (4, 6)))
     T = jnp.zeros((4, 4, 4)).at[:, :3, :3].set(R).at[:, 2, 3].set(0.5).at[:, 3, 3].set(1)
     return {
-        "image": jax.random.randint(keys[5], (4, SIDE, SIDE, 3), 0, 256).astype(jnp.uint8),
+        "image": jnp.zeros((4, SIDE, SIDE, 3), jnp.uint8),
+        "features": jax.random.normal(keys[5], (4, 14, 14, 64)).astype(jnp.float16),
         "T_cam_world": T,
         "keypoints3d": keypoints(right, params),
         "keypoints3d_valid": jnp.ones((4, 21), bool),
@@ -178,6 +179,23 @@ def test_predictions_are_the_hands_that_their_parameters_make(variables, right):
     image = jax.random.uniform(jax.random.key(5), (2, SIDE, SIDE, 3))
     found = jax.jit(lambda v, x: hamba.apply(v, hamba.Inputs(x), TINY, right))(variables, image)
     np.testing.assert_allclose(keypoints(right, found.params), found.keypoints, atol=2e-5)
+
+
+def test_features_may_be_known_before(variables, right):
+    """What a frozen backbone sees is what it is given, however a prediction comes by it."""
+    image = jax.random.uniform(jax.random.key(6), (1, SIDE, SIDE, 3))
+    predict = jax.jit(lambda v, inputs: hamba.apply(v, inputs, TINY, right).keypoints)
+    features = jax.jit(hamba.mediapipe_features)(image)
+    assert features.shape == (1, 14, 14, 64) and float(jnp.std(features)) > 0.05
+    np.testing.assert_allclose(
+        predict(variables, hamba.Inputs(image)), predict(variables, hamba.Inputs(0 * image, features)), atol=1e-5
+    )
+
+
+def test_merged_cells_lie_beside_each_other():
+    cells = jnp.arange(2 * 4 * 6).reshape(1, 4, 6, 2)
+    merged = hamba._merge(cells, 2)
+    np.testing.assert_array_equal(merged[0, 1, 2].reshape(2, 2, 2), cells[0, 2:4, 4:6])
 
 
 def test_pictures_of_another_size_are_refused():
