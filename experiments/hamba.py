@@ -16,7 +16,7 @@ from jhand.claims import Claim
 from jhand.data.augmentation import Augmentation, augment, crop_to_hand
 from jhand.data.pipeline import Clip
 from jhand.data.world import single_hand
-from jhand.data.world.cameras import upright
+from jhand.data.world.cameras import facing, upright
 from jhand.experiment import Batch, Experiment, Preset, main, mean_hand
 from jhand.hand import HandModel, HandParams, forward
 from jhand.systems import hamba
@@ -27,7 +27,7 @@ HEADS = {
     "no_graph": {"graph": False, "mlp_ratio": 24.75},
     "one_way": {"directions": 1, "mlp_ratio": 4.5},
     "no_scan": {"scan": False, "mlp_ratio": 6.25},
-    "attention": {"head": "attention", "blocks": 6, "mlp_ratio": 7.5},
+    "attention": {"head": "attention", "blocks": 6, "mlp_ratio": 5.5},
 }
 LADDER = {
     "full": {},
@@ -77,14 +77,19 @@ experiment = Experiment(
     presets={
         "cpu": Preset(
             hamba.Config.tiny(),
-            single_hand(112, camera=upright, samples=1),
-            steps=2000,
+            single_hand(64, camera=facing, samples=1),
+            steps=1500,
             batch=32,
-            clips=20_000,
-            frozen=hamba.mediapipe_features,
+            clips=10_000,
+            pretraining=8000,
         ),
         "gpu": Preset(
-            hamba.Config.small(), single_hand(128, camera=upright, at_once=64), steps=60_000, batch=256, clips=None
+            hamba.Config.small(),
+            single_hand(128, camera=upright, at_once=64),
+            steps=40_000,
+            batch=256,
+            clips=None,
+            pretraining=20_000,
         ),
         "paper": Preset(
             hamba.Config.paper(), single_hand(256, camera=upright, at_once=64), steps=600_000, batch=256, clips=None
@@ -106,7 +111,7 @@ experiment = Experiment(
         claim("joints_branch", "the heads need the first joints", "no_joints", (0.02, 0.04)),
     ],
     stand_ins=(
-        "cpu: MediaPipe's hand landmark network (lite) up to its last stage, frozen, for ViT-H with HaMeR's weights",
+        "a small residual network (cpu), a small ViT (gpu), trained here before, for ViT-H with HaMeR's weights",
     ),
 )
 

@@ -34,8 +34,9 @@ from jhand.data.sources import open_source
 from jhand.data.world import WorldConfig, cached_world, load_assets, make_clips
 from jhand.geometry.alignment import procrustes
 from jhand.hand import HandModel, HandParams, load_hand
-from jhand.train import ModelCard, TrainState, save_weights, train
-from jhand.train.logs import progress_bar
+from jhand.train import ModelCard, TrainState, load_weights, save_weights, train
+from jhand.train.paths import is_under, merge, paths_of
+from jhand.train.paths import select as part_of
 from jhand.train.weights import versions
 
 Batch = dict[str, Any]
@@ -59,9 +60,9 @@ class Preset:
     held_out: int = 1024
     """Clips that scores are means over."""
     evaluate_every: int = 1000
-    frozen: Callable[[jax.Array], jax.Array] | None = None
-    """A backbone that no training changes, of pictures (B, H, W, 3) from 0 to 1. What it sees of the first picture of
-    each clip is computed once for all runs and is the clip's entry `features`; nothing is augmented then."""
+    pretraining: int = 0
+    """Steps of the system's `pretraining`, which stands for weights that a paper begins from: trained once, and what
+    all variants and seeds begin from. 0 begins from nothing."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Experiment:
     crop: Callable[[Clip, Any], Clip] = lambda clip, config: clip
     """What of a clip the system is shown, by its configuration; the same in training and after."""
     augment: Callable[[Clip, np.random.Generator], Clip] | None = None
-    """Of crops, in training."""
+    """Of crops of a dataset, in training; a world varies by itself."""
     stand_ins: Sequence[str] = ()
     """What stands for a frozen part of the paper that cannot be had."""
     licence: str = "Apache-2.0"
@@ -150,6 +151,8 @@ class Run:
     folder: Path
     data: str
     held_out: str
+    begin: "Run | None" = None
+    """The pretraining whose parameters this one begins from."""
 
 
 def fit(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, Any]:
@@ -168,9 +171,10 @@ def fit(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, Any]:
     held_out = held_out_batches(experiment, run)
     score = scorer(experiment, run.config, hand)
     preset = run.preset
+    before = {} if run.begin is None else pretrained(experiment, run.begin, hand)
     state = train(
         jax.random.key(run.seed),
-        lambda key: experiment.system.init(key, run.config, hand),
+        lambda key: merge(experiment.system.init(key, run.config, hand), before),
         experiment.system.stages(run.config, hand, preset.steps),
         feed(experiment, run),
         folder=run.folder,
@@ -192,6 +196,34 @@ def fit(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, Any]:
     save_weights(run.folder / "weights", published(experiment, state.averaged), card)
     done.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def pretrained(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, Any]:
+    """The parameters that the system's `pretraining` trains, and their averages; trained once, then read."""
+    stages = experiment.system.pretraining(run.config, hand, run.preset.pretraining)
+    parts = tuple(dict.fromkeys(prefix for stage in stages for update in stage.updates for prefix in update.trainable))
+    init = partial(experiment.system.init, config=run.config, hand=hand)
+
+    def trained(variables: Mapping[str, Any]) -> dict[str, Any]:
+        averaged = [path for path in paths_of(variables["stats"]) if is_under(path, parts)]
+        return {"params": part_of(variables["params"], parts), "stats": part_of(variables["stats"], averaged)}
+
+    weights = run.folder / "weights"
+    if not weights.is_dir():
+        run.folder.mkdir(parents=True, exist_ok=True)
+        state = train(
+            jax.random.key(run.seed),
+            init,
+            stages,
+            feed(experiment, run),
+            folder=run.folder,
+            log_every=min(100, run.preset.pretraining),
+            save_every=run.preset.evaluate_every,
+            keep=2,
+        )
+        card = ModelCard(experiment.name, asdict(run.config), run.data, {}, experiment.licence, notes="pretraining")
+        save_weights(weights, trained(state.averaged), card)
+    return load_weights(weights, like=trained(jax.eval_shape(init, jax.random.key(0))))
 
 
 def published(experiment: Experiment, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,7 +289,7 @@ def train_source(experiment: Experiment, run: Run) -> Source:
         source: Source = open_source(run.data)
     else:
         source = cached_world(run.preset.world, TRAIN_SEED, run.preset.clips or 2048)
-    return Cached(_seen(experiment, run, source, bool(run.data)))
+    return Cached(_Seen(experiment, run, source, bool(run.data)))
 
 
 def feed(experiment: Experiment, run: Run) -> Any:
@@ -280,16 +312,11 @@ def held_out_batches(experiment: Experiment, run: Run) -> list[Batch]:
         source: Source = open_source(run.held_out)
     else:
         source = cached_world(run.preset.world, HELD_OUT_SEED, run.preset.held_out)
-    source = _seen(experiment, run, source, bool(run.held_out))
+    source = _Seen(experiment, run, source, bool(run.held_out))
     number = min(run.preset.held_out, len(source))
     size = min(run.preset.batch, number)
     prepared = [experiment.system.prepare(source[i], run.config) for i in range(number // size * size)]
     return [_stacked(prepared[i : i + size]) for i in range(0, len(prepared), size)]
-
-
-def _seen(experiment: Experiment, run: Run, source: Source, fill: bool) -> Source:
-    seen = _Seen(experiment, run, source, fill)
-    return seen if run.preset.frozen is None else _Frozen(seen, run.preset.frozen, run.folder.parents[1] / "features")
 
 
 class _Seen:
@@ -309,43 +336,8 @@ class _Seen:
         return f"{self._source!r} with {self._needs}"
 
 
-class _Frozen:
-    """Clips with what a frozen backbone sees of them, from a file in `folder` that is written once."""
-
-    def __init__(self, source: Source, backbone: Callable[[jax.Array], jax.Array], folder: Path, at_once: int = 32):
-        self._source = source
-        known_by = f"{backbone.__module__}.{backbone.__qualname__} {source!r} {len(source)}"
-        path = folder / f"{hashlib.sha256(known_by.encode()).hexdigest()[:12]}.npy"
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            see = jax.jit(lambda images: backbone(images.astype(jnp.float32) / 255).astype(jnp.float16))
-            draft = path.with_suffix(".draft")
-            with progress_bar(len(source)) as report:
-                for start in range(0, len(source), at_once):
-                    numbers = range(start, min(start + at_once, len(source)))
-                    images = np.stack([source[i]["image"][0, 0] for i in numbers])
-                    found = see(np.pad(images, ((0, at_once - len(images)), (0, 0), (0, 0), (0, 0))))
-                    if start == 0:
-                        shape = (len(source), *found.shape[1:])
-                        features = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
-                    features[start : start + len(images)] = np.asarray(found)[: len(images)]
-                    report(numbers.stop, {"stage": "features of the frozen backbone"})
-            features.flush()
-            draft.rename(path)
-        self._features = np.load(path, mmap_mode="r")
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Clip:
-        return {**self._source[index], "features": np.array(self._features[index])}
-
-    def __repr__(self) -> str:
-        return f"{self._source!r}, frozen"
-
-
 def _numpy_batches(experiment: Experiment, run: Run, batch: int, augmented: bool) -> Iterator[Batch]:
-    augment = experiment.augment if augmented and run.preset.frozen is None else None
+    augment = experiment.augment if augmented and run.data else None
     prepare = partial(experiment.system.prepare, config=run.config)
     return iter(batches(train_source(experiment, run), prepare, batch=batch, seed=run.seed, augment=augment))
 
@@ -375,8 +367,7 @@ def budget(preset: Preset, data: str) -> dict[str, Any]:
         name: f"{value.__module__}.{value.__qualname__}" if callable(value) else value
         for name, value in asdict(preset.world).items()
     }
-    rest = {name: getattr(preset, name) for name in ("steps", "batch", "clips", "held_out")}
-    rest["frozen"] = preset.frozen and f"{preset.frozen.__module__}.{preset.frozen.__qualname__}"
+    rest = {name: getattr(preset, name) for name in ("steps", "batch", "clips", "held_out", "pretraining")}
     return {"config": asdict(preset.config), "world": world, "data": data, **rest}
 
 
@@ -392,13 +383,18 @@ def run_of(experiment: Experiment, options: Options, variant: str, fields: Mappi
         raise ValueError("give --data and --held-out together: scores on what was trained on say nothing")
     preset = experiment.presets[options.preset]
     if options.smoke:
-        preset = replace(preset, steps=4, batch=4, clips=16, held_out=8, evaluate_every=2)
-    config = replace(preset.config, **fields)
-    known_by = {**budget(preset, options.data), "config": asdict(config), "held_out_data": options.held_out}
-    sha = hashlib.sha256(json.dumps(known_by, sort_keys=True, default=repr).encode()).hexdigest()[:8]
+        few = min(preset.pretraining, 4)
+        preset = replace(preset, steps=4, batch=4, clips=16, held_out=8, evaluate_every=2, pretraining=few)
     label = f"{options.preset}-smoke" if options.smoke else options.preset
-    folder = options.folder / experiment.name / label / f"{variant}-{sha}" / f"seed{seed}"
-    return Run(variant, config, seed, preset, folder, options.data, options.held_out)
+
+    def run(variant: str, config: Any, seed: int, begin: Run | None, **more: Any) -> Run:
+        known_by = {**budget(preset, options.data), "config": asdict(config), **more}
+        sha = hashlib.sha256(json.dumps(known_by, sort_keys=True, default=repr).encode()).hexdigest()[:8]
+        folder = options.folder / experiment.name / label / f"{variant}-{sha}" / f"seed{seed}"
+        return Run(variant, config, seed, preset, folder, options.data, options.held_out, begin)
+
+    begin = run("pretraining", preset.config, 0, None, steps=0, held_out=0) if preset.pretraining else None
+    return run(variant, replace(preset.config, **fields), seed, begin, held_out_data=options.held_out)
 
 
 def run_claim(experiment: Experiment, claim: Claim, options: Options) -> Result:
@@ -478,8 +474,6 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
 
     def evaluate(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
         """Score what was trained, on the data named."""
-        from jhand.train import load_weights
-
         trained_on = replace(options, held_out=options.held_out if options.data else "")
         folder, hand = chosen(trained_on).folder / "weights", load_hand()
         run = replace(chosen(trained_on), held_out=options.held_out)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 
 import jax
@@ -14,19 +15,8 @@ from jhand import metrics
 from jhand.claims import Claim, read_results
 from jhand.data import write_clips
 from jhand.data.world import single_hand
-from jhand.experiment import (
-    Experiment,
-    Options,
-    Preset,
-    feed,
-    fit,
-    held_out_batches,
-    main,
-    mean_hand,
-    run_claim,
-    run_of,
-)
-from jhand.train import LossAux, Stage, Update, read_card, read_log
+from jhand.experiment import Experiment, Options, Preset, fit, main, mean_hand, run_claim, run_of
+from jhand.train import LossAux, Stage, Update, load_weights, read_card, read_log
 from tests.data.clips import make_clip
 
 SIDES = {"full": {}, "none": {"bias": False}}
@@ -126,31 +116,31 @@ def test_a_run_is_trained_once_and_kept(experiment, options, right):
     assert fit(experiment, run, right) == {"mpjpe": 1.0}
 
 
-calls = []
+def test_all_runs_begin_from_one_pretraining(experiment, options, right):
+    """Where the paper begins from weights: some parameters are trained once, whatever the variant and the seed."""
 
+    def pretraining(config, hand, steps):
+        update = Update("before", partial(loss, config=config, hand=hand), optax.adam(0.003), ("matrix",))
+        return (Stage("before", steps, (update,)),)
 
-def mean_colour(images):
-    calls.append(images.shape)
-    return jnp.mean(images, (1, 2))
-
-
-def test_what_a_frozen_backbone_sees_is_computed_once(experiment, options, right):
-    preset = replace(experiment.presets["cpu"], frozen=mean_colour)
     system = ModuleType("linear")
-    vars(system).update(vars(experiment.system))
-    system.prepare = lambda clip, config: prepare(clip, config) | {"features": clip["features"]}
-    frozen = replace(experiment, system=system, presets={"cpu": preset}, augment=lambda clip, rng: 1 / 0)
-    run = run_of(frozen, options, "full", {}, 0)
-    held_out = held_out_batches(frozen, run)
-    for batch in held_out:
-        colour = batch["image"].astype(np.float32).mean((1, 2)) / 255
-        np.testing.assert_allclose(batch["features"], colour, atol=1e-3)
-    traced = len(calls)
-    again = held_out_batches(frozen, run_of(frozen, options, "none", {"bias": False}, 1))
-    assert traced == 1 and len(calls) == traced
-    np.testing.assert_array_equal(again[0]["features"], held_out[0]["features"])
-    batch = next(iter(feed(frozen, run)))  # not augmented
-    np.testing.assert_allclose(batch["features"], batch["image"].astype(np.float32).mean((1, 2)) / 255, atol=1e-3)
+    vars(system).update(vars(experiment.system), pretraining=pretraining)
+    system.stages = lambda config, hand, steps: (replace(stages(config, hand, steps)[0], steps=1),)
+    preset = replace(experiment.presets["cpu"], pretraining=5, steps=1)
+    both = replace(experiment, system=system, presets={"cpu": preset})
+    runs = [run_of(both, options, "full", {"rate": 1e-9}, 0), run_of(both, options, "none", {"bias": False}, 3)]
+    assert runs[0].begin == runs[1].begin and runs[0].begin.folder not in (runs[0].folder, runs[1].folder)
+    fit(both, runs[0], right)
+    before = load_weights(runs[0].begin.folder / "weights")["params"]
+    assert before.keys() == {"matrix"}
+    after = load_weights(runs[0].folder / "weights")["params"]
+    np.testing.assert_allclose(after["matrix"], before["matrix"], atol=1e-6)
+    written = (runs[0].begin.folder / "weights" / "weights.safetensors").stat().st_mtime_ns
+    fit(both, runs[1], right)
+    assert (runs[0].begin.folder / "weights" / "weights.safetensors").stat().st_mtime_ns == written
+    longer = replace(both, presets={"cpu": replace(preset, pretraining=6)})
+    other = run_of(longer, options, "full", {"rate": 1e-9}, 0)
+    assert other.begin.folder != runs[0].begin.folder and other.folder != runs[0].folder
 
 
 def test_runs_are_known_by_all_that_they_depend_on(experiment, options):

@@ -7,12 +7,13 @@ the first joints and the means of features are joined, and linear heads add to t
 
 Equations and numbers not in the paper are those of the released code and of HaMeR, on which it builds. Stage one trains
 the backbone and the first regression; stage two everything, with discriminators of poses. Not in the paper and chosen
-here: at the tiny size the backbone is MediaPipe's landmark network up to its last stage, frozen, and the crop square.
+here: at the tiny size the crop is square and the backbone a small residual network; and where HaMeR's weights, from
+which the paper begins, cannot be had, `pretraining` makes some as theirs came about: heat maps (ViTPose), then hands.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -26,11 +27,12 @@ from jhand.hand import HandModel, HandParams, pose_hand_by_matrices, posed_keypo
 from jhand.hand.model import rest_joints
 from jhand.nn import (
     MLP,
-    CrossAttention,
+    Decoder,
     HandEstimate,
     HandHead,
     NodewiseGraphConv,
     PoseDiscriminator,
+    ResNet,
     ViT,
     VSSBlock,
     lsgan_discriminator_loss,
@@ -40,11 +42,12 @@ from jhand.nn import (
     sample_bilinear,
     translation_from_estimate,
 )
-from jhand.track.networks import HAND_SIZE, hand_features, load_networks
 from jhand.train import LossAux, Stage, Update, adamw
 
 Branch = Literal["scanned", "joints", "global", "sampled"]
 BRANCHES: tuple[Branch, ...] = ("scanned", "joints", "global", "sampled")
+BEFORE = ("network/backbone", "network/narrow", "network/first")
+"""The parameters of the first regression and of what comes before it."""
 FOCAL = 5000 / 256
 """Focal length over the side of the crop, HaMeR's: nearly orthographic."""
 
@@ -57,14 +60,11 @@ class Config:
     """Side of the square crop, pixels."""
     columns: int = 192
     """Of the crop's middle: what the backbone sees."""
-    backbone: Literal["vit_paper", "vit_small", "mediapipe"] = "vit_paper"
-    """`mediapipe` is frozen."""
+    backbone: Literal["vit_paper", "vit_small", "resnet_tiny"] = "vit_paper"
     channels: int = 512
     """Of all tokens."""
     first_blocks: int = 2
     """Scanning blocks over the map before the first regression."""
-    merged: int = 1
-    """Side of the squares of cells that those blocks see as one."""
     blocks: int = 4
     """Graph-guided state space blocks."""
     expand: float = 2.0
@@ -89,9 +89,9 @@ class Config:
 
     @classmethod
     def tiny(cls, **changes: Any) -> "Config":
-        """For pictures of 112 x 112 on a CPU."""
-        sizes: dict[str, Any] = {"size": 112, "columns": 112, "channels": 64, "first_blocks": 1, "merged": 2}
-        sizes |= {"backbone": "mediapipe", "blocks": 2, "expand": 1.0, "state_size": 4, "peak": 1e-3}
+        """For pictures of 64 x 64 on a CPU."""
+        sizes: dict[str, Any] = {"size": 64, "columns": 64, "channels": 64, "first_blocks": 1, "blocks": 2}
+        sizes |= {"backbone": "resnet_tiny", "expand": 1.0, "state_size": 4, "peak": 1e-3}
         return cls(**(sizes | changes))
 
     @classmethod
@@ -114,8 +114,6 @@ class Inputs:
 
     image: Float[Array, "*b h w 3"]
     """A crop of a right hand, sRGB from 0 to 1."""
-    features: Float[Array, "*b u v c"] | None = None
-    """Of the frozen backbone, where they are known already."""
 
 
 @jax.tree_util.register_dataclass
@@ -176,24 +174,17 @@ def prepare(clip: dict[str, Any], config: Config) -> dict[str, Any]:
         "keypoints2d_valid": hand["confidence"][0, 0] > 0,
         "params_valid": hand["params_valid"][0] if "params_valid" in hand else valid[0] | True,
         **{name: hand["params"][name][0] for name in ("global_orient", "hand_pose", "betas")},
-        **({"features": clip["features"]} if "features" in clip else {}),
     }
 
 
 def inputs_of(batch: dict[str, Array]) -> Inputs:
     """What is seen of a batch of `prepare`, whose leaves are (B, ...)."""
-    return Inputs(batch["image"].astype(jnp.float32) / 255, batch.get("features"))
+    return Inputs(batch["image"].astype(jnp.float32) / 255)
 
 
-def mediapipe_features(image: Array) -> Float[Array, "*b 14 14 64"]:
-    """What the frozen backbone sees of crops (b, H, W, 3), sRGB from 0 to 1."""
-    return hand_features(_mediapipe(), jax.image.resize(image, (len(image), HAND_SIZE, HAND_SIZE, 3), "bilinear"))
-
-
-@cache
-def _mediapipe() -> Any:
-    with jax.ensure_compile_time_eval():  # numbers, also where a program is being traced
-        return load_networks("lite").hand
+def _across_map(points: Array, config: Config) -> Array:
+    """From -0.5 to 0.5 across the crop to 0 to 1 across what the backbone sees of it, the middle columns."""
+    return points * jnp.array([config.size / config.columns, 1.0]) + 0.5
 
 
 class JointsRegressor(nn.Module):
@@ -203,21 +194,10 @@ class JointsRegressor(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, start: HandEstimate) -> HandEstimate:
-        m = self.config.merged
-        if m > 1:  # as VMamba does between its stages
-            features = nn.Dense(self.config.channels, name="merge")(_merge(features, m))
-        for number in range(self.config.first_blocks):
-            features = VSSBlock(expand=self.config.expand, state_size=self.config.state_size, name=f"block{number}")(
-                features
-            )
+        c = self.config
+        for number in range(c.first_blocks):
+            features = VSSBlock(expand=c.expand, state_size=c.state_size, name=f"block{number}")(features)
         return HandHead(name="heads")(jnp.mean(features, (1, 2)), start)
-
-
-def _merge(features: Array, side: int) -> Array:
-    """Maps (b, h, w, C) as (b, h / side, w / side, side * side * C)."""
-    b, h, w, c = features.shape
-    cells = features.reshape(b, h // side, side, w // side, side, c)
-    return jnp.swapaxes(cells, 2, 3).reshape(b, h // side, w // side, side * side * c)
 
 
 class TokenSampler(nn.Module):
@@ -227,10 +207,8 @@ class TokenSampler(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, joints: Array, train: bool) -> Array:
-        # across what the backbone sees: the middle columns of the crop
-        x, y = jnp.moveaxis(jax.lax.stop_gradient(joints), -1, 0)
-        seen = jnp.stack([x * self.config.size / self.config.columns, y], -1) + 0.5
-        at = pixels_from_normalised(jnp.clip(seen, 0, 1), (features.shape[1], features.shape[2]))
+        seen = jnp.clip(_across_map(jax.lax.stop_gradient(joints), self.config), 0, 1)
+        at = pixels_from_normalised(seen, (features.shape[1], features.shape[2]))
         tokens = nn.Dense(self.config.channels)(sample_bilinear(features, at, outside="border"))
         tokens = nn.relu(nn.BatchNorm(not train, momentum=0.9)(tokens))
         return nn.Dense(self.config.channels)(tokens)
@@ -287,9 +265,8 @@ class AttentionHead(nn.Module):
         patches = features.reshape(features.shape[0], -1, self.config.channels)
         query = self.param("query", nn.initializers.normal(0.02), (1, 1, self.config.channels))
         token = jnp.broadcast_to(query, (features.shape[0], 1, self.config.channels))
-        for _ in range(self.config.blocks):
-            token = token + CrossAttention(max(1, self.config.channels // 64))(nn.LayerNorm()(token), patches)
-            token = token + MLP(int(self.config.mlp_ratio * self.config.channels))(nn.LayerNorm()(token))
+        decoder = Decoder(self.config.blocks, max(1, self.config.channels // 64), self.config.mlp_ratio)
+        token = decoder(token, patches)
         return HandHead(name="heads")(token[:, 0], start.estimate)
 
 
@@ -300,29 +277,29 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        if c.backbone != "mediapipe":
-            vit = {"vit_paper": ViT.paper, "vit_small": ViT.small}[c.backbone]
-            self.backbone = vit(image_size=(c.size, c.columns))
+        backbones = {
+            "vit_paper": lambda: ViT.paper(image_size=(c.size, c.columns)),
+            "vit_small": lambda: ViT.small(image_size=(c.size, c.columns)),
+            "resnet_tiny": lambda: ResNet(blocks=(1, 2), width=32),
+        }
+        self.backbone = backbones[c.backbone]()
         self.narrow = nn.Dense(c.channels)
         self.first = JointsRegressor(c)
         self.head = {"graph_scan": GraphScanHead, "attention": AttentionHead}[c.head](c)
 
-    def __call__(self, inputs: Inputs, hand: HandModel, train: bool) -> tuple[Regression, Regression]:
-        first, features, start = self.begin(inputs, hand, train)
+    def __call__(self, image: Array, hand: HandModel, train: bool) -> tuple[Regression, Regression]:
+        first, features, start = self.begin(image, hand, train)
         last = self.head(features, first.keypoints2d, start, train)
         return first, _regression(last, hand, self.config)
 
-    def begin(self, inputs: Inputs, hand: HandModel, train: bool) -> tuple[Regression, Array, Regression]:
+    def begin(self, image: Array, hand: HandModel, train: bool) -> tuple[Regression, Array, Regression]:
         """The first regression, and what the head needs beside it."""
         c = self.config
-        if c.backbone == "mediapipe":
-            features = mediapipe_features(inputs.image) if inputs.features is None else inputs.features
-        else:
-            edge = (c.size - c.columns) // 2
-            seen = (inputs.image[:, :, edge : edge + c.columns] - 0.45) / 0.23
-            features = self.backbone(seen, deterministic=not train)
-        features = self.narrow(features.astype(jnp.float32))
-        start = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(features), *x.shape)), mean_estimate(hand))
+        edge = (c.size - c.columns) // 2
+        seen = (image[:, :, edge : edge + c.columns] - 0.45) / 0.23
+        features = self.backbone(seen, deterministic=not train)
+        features = self.narrow(features if isinstance(features, Array) else features[-1])
+        start = jax.tree.map(lambda x: jnp.broadcast_to(x, (image.shape[0], *x.shape)), mean_estimate(hand))
         first = self.first(features, start)
         return _regression(first, hand, c), features, _regression(start, hand, c)
 
@@ -337,11 +314,12 @@ def _regression(estimate: HandEstimate, hand: HandModel, config: Config) -> Regr
 
 
 def init(key: Array, config: Config, hand: HandModel) -> dict[str, Any]:
-    """`{"params": {"network", "discriminator"}, "stats"}`."""
-    keys = jax.random.split(key)
-    variables = Network(config).init(keys[0], Inputs(jnp.zeros((1, config.size, config.size, 3))), hand, False)
+    """`{"params": {"network", "discriminator", "heat_maps"}, "stats"}`; the last of these serve `pretraining`."""
+    keys = jax.random.split(key, 3)
+    variables = Network(config).init(keys[0], jnp.zeros((1, config.size, config.size, 3)), hand, False)
     judge = PoseDiscriminator().init(keys[1], jnp.zeros((1, 15, 3, 3)), jnp.zeros((1, 10)))
-    params = {"network": variables["params"], "discriminator": judge["params"]}
+    heat_maps = _heat_maps.init(keys[2], jnp.zeros((1, config.channels)))["params"]
+    params = {"network": variables["params"], "discriminator": judge["params"], "heat_maps": heat_maps}
     return {"params": params, "stats": {"network": variables.get("batch_stats", {})}}
 
 
@@ -349,7 +327,7 @@ def apply(
     variables: dict[str, Any], inputs: Inputs, config: Config, hand: HandModel, *, key: Array | None = None
 ) -> Outputs:
     """The hands of pictures (b, H, W, 3), in test mode; `key` is not used."""
-    first, last = _network(config)(_of_network(variables), inputs, hand, False)
+    first, last = _network(config)(_of_network(variables), inputs.image, hand, False)
     turns = so3_log(last.estimate.rotations)
     root = rest_joints(hand, last.estimate.betas)[..., 0, :]
     transl = translation_from_estimate(last.estimate.camera, FOCAL * config.size, config.size) - root
@@ -358,6 +336,26 @@ def apply(
 
 
 predict = apply
+
+
+def loss_pretraining(
+    variables: dict[str, Any], batch: dict[str, Array], config: Config, hand: HandModel, *, key: Array
+) -> tuple[Array, LossAux]:
+    """Of `pretraining`: `loss_first`, and where keypoints are in the map of features, as cross-entropies over its
+    cells; arguments as `loss_first` has them, batches of leaves (B, ...).
+    """
+    (first, features, _), changed = _begin(variables, batch, config, hand, key)
+    heat = _heat_maps.apply({"params": variables["params"]["heat_maps"]}, features)
+    rows, columns = heat.shape[1:3]
+    wanted = targets(batch, config)
+    at = pixels_from_normalised(_across_map(wanted.keypoints2d, config), (rows, columns))
+    cells = jnp.stack(jnp.meshgrid(jnp.arange(columns), jnp.arange(rows)), -1).reshape(-1, 1, 2)
+    near = jax.nn.softmax(-jnp.sum(jnp.square(cells - at[:, None]), -1), 1)  # Gaussians of 0.7 cells
+    unlikely = -jnp.sum(near * jax.nn.log_softmax(heat.reshape(near.shape), 1), 1)
+    inside = wanted.keypoints2d_counts * jnp.all(jnp.abs(wanted.keypoints2d) < 0.5, -1)
+    terms = regression_terms(first, wanted)
+    terms["heat_maps"] = jnp.sum(unlikely * inside) / jnp.maximum(jnp.sum(inside), 1)
+    return sum(terms.values(), jnp.zeros(())), LossAux(changed, terms, first)
 
 
 def loss_first(
@@ -372,13 +370,9 @@ def loss_first(
         hand: right.
         key: of dropped branches.
     """
-    dropped = {"dropout": key}
-    (first, _, _), changed = _network(config)(
-        _of_network(variables), inputs_of(batch), hand, True, method="begin", mutable="batch_stats", rngs=dropped
-    )
+    (first, _, _), changed = _begin(variables, batch, config, hand, key)
     terms = regression_terms(first, targets(batch, config))
-    stats = {"network": changed.get("batch_stats", {})}
-    return sum(terms.values(), jnp.zeros(())), LossAux(stats, terms, first)
+    return sum(terms.values(), jnp.zeros(())), LossAux(changed, terms, first)
 
 
 def loss(
@@ -388,7 +382,7 @@ def loss(
     batches of leaves (B, ...).
     """
     (first, last), changed = _network(config)(
-        _of_network(variables), inputs_of(batch), hand, True, mutable="batch_stats", rngs={"dropout": key}
+        _of_network(variables), inputs_of(batch).image, hand, True, mutable="batch_stats", rngs={"dropout": key}
     )
     wanted = targets(batch, config)
     terms = regression_terms(last, wanted)
@@ -407,7 +401,7 @@ def loss_discriminator(
     """What is regressed is to be told from real poses, those of other hands of the batch; arguments as `loss_first`,
     batches of leaves (B, ...).
     """
-    _, last = _network(config)(_of_network(variables), inputs_of(batch), hand, False)
+    _, last = _network(config)(_of_network(variables), inputs_of(batch).image, hand, False)
     made = jax.lax.stop_gradient(last.estimate)
     judge = partial(_judge, {"params": variables["params"]["discriminator"]})
     real = jnp.roll(so3_exp(batch["hand_pose"]), 1, 0), jnp.roll(batch["betas"], 1, 0)
@@ -416,13 +410,18 @@ def loss_discriminator(
     return jnp.sum(counts * value) / jnp.maximum(jnp.sum(counts), 1), LossAux()
 
 
+def pretraining(config: Config, hand: HandModel, steps: int) -> tuple[Stage, ...]:
+    """What stands for HaMeR's weights: the backbone and the first regression, helped by heat maps."""
+    loss = partial(loss_pretraining, config=config, hand=hand)
+    update = Update("all", loss, adamw(2 * config.peak, steps), (*BEFORE, "heat_maps"))
+    return (Stage("pretraining", steps, (update,)),)
+
+
 def stages(config: Config, hand: HandModel, steps: int) -> tuple[Stage, ...]:
-    """A third of the steps for the first regression, the rest for everything."""
-    early = max(1, steps // 3)
+    """A quarter of the steps for the first regression, the rest for everything."""
+    early = max(1, steps // 4)
     bound = dict(config=config, hand=hand)
-    backbone = () if config.backbone == "mediapipe" else ("network/backbone",)
-    before = (*backbone, "network/narrow", "network/first")
-    first = Update("first", partial(loss_first, **bound), adamw(config.peak, early), before)
+    first = Update("first", partial(loss_first, **bound), adamw(config.peak, early), BEFORE)
     whole = Update("whole", partial(loss, **bound), adamw(config.peak, steps - early), ("network",))
     judge = Update("judge", partial(loss_discriminator, **bound), optax.adamw(config.peak), ("discriminator",))
     return (
@@ -483,8 +482,9 @@ def regression_terms(found: Regression, wanted: Targets) -> dict[str, Array]:
 
 def tokens_of(config: Config) -> int:
     """How many tokens the head works on."""
-    cells = (14, 14) if config.backbone == "mediapipe" else (config.size // 16, config.columns // 16)
-    return 22 if config.head == "graph_scan" else cells[0] * cells[1]
+    patches = {"vit_paper": 16, "vit_small": 16, "resnet_tiny": 8}[config.backbone]
+    grid = (config.size // patches) * (config.columns // patches)
+    return 22 if config.head == "graph_scan" else grid
 
 
 def predicting(params: dict[str, Any]) -> dict[str, Any]:
@@ -496,6 +496,17 @@ def _network(config: Config) -> Callable[..., Any]:
     return Network(config).apply
 
 
+def _begin(
+    variables: dict[str, Any], batch: dict[str, Array], config: Config, hand: HandModel, key: Array
+) -> tuple[tuple[Regression, Array, Regression], dict[str, Any]]:
+    """`Network.begin` in train mode, and the averages that it changed."""
+    collections, image = _of_network(variables), inputs_of(batch).image
+    settings = dict(method="begin", mutable="batch_stats", rngs={"dropout": key})
+    found, changed = _network(config)(collections, image, hand, True, **settings)
+    return found, {"network": changed.get("batch_stats", {})}
+
+
+_heat_maps = nn.Dense(21)
 _judge: Callable[..., Any] = PoseDiscriminator().apply
 
 

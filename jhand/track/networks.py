@@ -31,8 +31,6 @@ _ASSETS = Path(__file__).parent / "assets"
 _SIZES = ("lite", "full")
 # Of the landmark network's blocks, in either size; of their depthwise convolutions.
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
-_MIDDLE = 11
-"""Blocks before the last stage."""
 
 Weights = dict[str, Any]
 
@@ -112,30 +110,15 @@ def hand_outputs(
         Landmarks (B, 21, 3) in pixels from the corner of the crop, and depth; landmarks (B, 21, 3) in metres; logits
         (B,) that there is a hand, and that it is a right one.
     """
-    x = hand_features(weights, crops)
-    for block, stride in zip(weights["blocks"][_MIDDLE:], _STRIDES[_MIDDLE:], strict=True):
+    x = jnp.asarray(crops, jnp.float32)
+    x = _relu6(_stem(x, weights["stem"]))
+    for block, stride in zip(weights["blocks"], _STRIDES, strict=True):
         x = _hand_block(x, block, stride)
     x = jnp.mean(x, (1, 2))
     image, world, presence, right = (
         x @ weights[name]["kernel"] + weights[name]["bias"] for name in ("image", "world", "presence", "handedness")
     )
     return image.reshape(-1, 21, 3), world.reshape(-1, 21, 3), presence[:, 0], right[:, 0]
-
-
-def hand_features(weights: Weights, crops: ArrayLike) -> Float[Array, "b h w c"]:
-    """The landmark network's map at stride 16, before its last stage: what it sees, for other networks to go on with.
-
-    Args:
-        weights: `Networks.hand`.
-        crops: (B, H, W, 3), 0 to 1, H and W multiples of 16; 224 is what it was trained with.
-
-    Returns:
-        (B, H / 16, W / 16, C); at 224, (B, 14, 14, 64) of the lite network.
-    """
-    x = _relu6(_stem(jnp.asarray(crops, jnp.float32), weights["stem"]))
-    for block, stride in zip(weights["blocks"][:_MIDDLE], _STRIDES[:_MIDDLE], strict=True):
-        x = _hand_block(x, block, stride)
-    return x
 
 
 def _palm_block(x: Array, block: Weights, stride: int) -> Array:

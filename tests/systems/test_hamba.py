@@ -17,7 +17,7 @@ from tests.data.published import write_freihand
 from tests.hand.mano_files import hand_arrays, write_clean
 
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
-PARTS = ("narrow", "first", "head")
+PARTS = ("backbone", "narrow", "first", "head")
 TINY = hamba.Config.tiny(channels=16, blocks=1, state_size=4)
 SIDE = TINY.size
 
@@ -29,7 +29,7 @@ def variables(right):
 
 @pytest.fixture(scope="module")
 def batch(right):
-    """Four hands before cameras that look at them from anywhere; what a backbone sees has nothing to do with them."""
+    """Four hands before cameras that look at them from anywhere, without pictures of them."""
     keys = jax.random.split(jax.random.key(1), 6)
     params = HandParams(
         jax.random.normal(keys[0], (4, 3)), 0.3 * jax.random.normal(keys[1], (4, 15, 3)),
@@ -38,8 +38,7 @@ def batch(right):
     R = rotation_from_6d(jax.random.normal(keys[4], (4, 6)))
     T = jnp.zeros((4, 4, 4)).at[:, :3, :3].set(R).at[:, 2, 3].set(0.5).at[:, 3, 3].set(1)
     return {
-        "image": jnp.zeros((4, SIDE, SIDE, 3), jnp.uint8),
-        "features": jax.random.normal(keys[5], (4, 14, 14, 64)).astype(jnp.float16),
+        "image": jax.random.randint(keys[5], (4, SIDE, SIDE, 3), 0, 256).astype(jnp.uint8),
         "T_cam_world": T,
         "keypoints3d": keypoints(right, params),
         "keypoints3d_valid": jnp.ones((4, 21), bool),
@@ -138,9 +137,10 @@ def test_the_global_token_goes_past_the_graph():
     np.testing.assert_array_equal(apply(tokens.at[0, 21].add(1.0))[0, :21], before[0, :21])
 
 
-@pytest.mark.parametrize("name", ["whole", "first"])
+@pytest.mark.parametrize("name", ["whole", "first", "pretraining"])
 def test_a_step_trains_what_its_stage_says(name, batch, variables, right):
-    stage = {stage.name: stage for stage in hamba.stages(TINY, right, 30)}[name]
+    every = (*hamba.pretraining(TINY, right, 30), *hamba.stages(TINY, right, 30))
+    stage = {stage.name: stage for stage in every}[name]
     chex.clear_trace_counter()
     state = init_state(jax.random.key(0), variables, stage)
     step = jax.jit(chex.assert_max_traces(train_step(stage), 1))
@@ -148,11 +148,26 @@ def test_a_step_trains_what_its_stage_says(name, batch, variables, right):
     for _ in range(6):
         before = state
         state, metrics = step(state, batch)
-        losses.append(float(metrics.terms[name]["loss"]))
+        losses.append(float(metrics.terms[stage.updates[0].name]["loss"]))
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     network = {part: changed(before.params["network"][part], state.params["network"][part]) for part in PARTS}
     assert network == {part: name == "whole" or part != "head" for part in PARTS}
     assert changed(before.params["discriminator"], state.params["discriminator"]) == (name == "whole")
+    assert changed(before.params["heat_maps"], state.params["heat_maps"]) == (name == "pretraining")
+
+
+def test_heat_maps_are_hot_where_keypoints_are(batch, variables, right):
+    """The cross-entropy is least where a map says what is wanted: a Gaussian about each keypoint, 0.7 cells wide."""
+    cell = TINY.size / 8
+    inside = batch | {
+        "keypoints2d": (jnp.tile(jnp.arange(21) % 8, (2, 1)).T * cell + (cell - 1) / 2)[None].repeat(4, 0)
+    }
+    params = jax.tree.map(jnp.zeros_like, variables["params"]["heat_maps"])
+    flat = variables | {"params": variables["params"] | {"heat_maps": params}}
+    loss = jax.jit(lambda v, b: hamba.loss_pretraining(v, b, TINY, right, key=jax.random.key(0))[1].terms["heat_maps"])
+    np.testing.assert_allclose(loss(flat, inside), np.log(64), rtol=1e-5)
+    outside = batch | {"keypoints2d": batch["keypoints2d"] + 2 * TINY.size}
+    assert float(loss(flat, outside)) == 0
 
 
 def changed(before, after):
@@ -179,23 +194,6 @@ def test_predictions_are_the_hands_that_their_parameters_make(variables, right):
     image = jax.random.uniform(jax.random.key(5), (2, SIDE, SIDE, 3))
     found = jax.jit(lambda v, x: hamba.apply(v, hamba.Inputs(x), TINY, right))(variables, image)
     np.testing.assert_allclose(keypoints(right, found.params), found.keypoints, atol=2e-5)
-
-
-def test_features_may_be_known_before(variables, right):
-    """What a frozen backbone sees is what it is given, however a prediction comes by it."""
-    image = jax.random.uniform(jax.random.key(6), (1, SIDE, SIDE, 3))
-    predict = jax.jit(lambda v, inputs: hamba.apply(v, inputs, TINY, right).keypoints)
-    features = jax.jit(hamba.mediapipe_features)(image)
-    assert features.shape == (1, 14, 14, 64) and float(jnp.std(features)) > 0.05
-    np.testing.assert_allclose(
-        predict(variables, hamba.Inputs(image)), predict(variables, hamba.Inputs(0 * image, features)), atol=1e-5
-    )
-
-
-def test_merged_cells_lie_beside_each_other():
-    cells = jnp.arange(2 * 4 * 6).reshape(1, 4, 6, 2)
-    merged = hamba._merge(cells, 2)
-    np.testing.assert_array_equal(merged[0, 1, 2].reshape(2, 2, 2), cells[0, 2:4, 4:6])
 
 
 def test_pictures_of_another_size_are_refused():

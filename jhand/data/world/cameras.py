@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import Camera, make_camera
 from jhand.geometry.rotations import so3_exp
-from jhand.geometry.se3 import rigid, transform
+from jhand.geometry.se3 import rigid
 from jhand.motion.keyframes import between_keyframes, move_points
 
 HIGHEST = lax.Precision.HIGHEST
@@ -60,6 +60,30 @@ def upright(key: Array, points: Array, times: Array, size: tuple[int, int]) -> C
     wrist, middle = transform(look_at(eye, target), points[0, jnp.array([-21, -12])])
     right, down, _ = middle / middle[2] - wrist / wrist[2]
     return _camera(focal, look_at(eye, target, jnp.arctan2(-right, -down) + 0.25 * roll), lens, size, times.shape)
+
+
+def facing(key: Array, points: Array, times: Array, size: tuple[int, int]) -> Camera:
+    """A camera that does not move, before the palm of the first hand at the first instant, up to 45 degrees aside, and
+    rolled so that the fingers point up, more or less: as the crops are that a tracker makes of a hand shown to it.
+
+    Args:
+        key: random key.
+        points: (T, N, 3) metres, what is to be seen: after wrists, the 21 keypoints of one right hand.
+        times: (T,) seconds.
+        size: height and width, pixels.
+
+    Returns:
+        A camera with leading axis (T,).
+    """
+    eye, target, roll, focal, lens = _somewhere(key, points, size)
+    wrist, index, middle, little = points[0, jnp.array([-21, -16, -12, -4])]
+    palm = jnp.cross(index - wrist, little - wrist)
+    aside = jax.random.normal(jax.random.fold_in(key, 1), (3,))
+    direction = palm / jnp.linalg.norm(palm) + 0.4 * jnp.clip(aside, -1.4, 1.4)
+    eye = target + jnp.linalg.norm(eye - target) * direction / jnp.linalg.norm(direction)
+    from_wrist = jnp.matmul(look_at(eye, target)[:3, :3], middle - wrist, precision=HIGHEST)
+    upright = jnp.arctan2(-from_wrist[0], -from_wrist[1])
+    return _camera(focal, look_at(eye, target, upright + 0.25 * roll), lens, size, times.shape)
 
 
 def _somewhere(key: Array, points: Array, size: tuple[int, int]) -> tuple[Array, Array, Array, Array, Array]:

@@ -28,7 +28,7 @@ from jhand.data.world import (
     single_hand,
     world_clips,
 )
-from jhand.data.world.cameras import upright
+from jhand.data.world.cameras import facing, upright
 from jhand.data.world.clips import LEFT, OBJECT, RIGHT
 from jhand.data.world.scripts import finger_motion, wander
 from jhand.data.world.scripts import two_hands as two_hands_script
@@ -309,6 +309,17 @@ def test_fingers_point_up_before_an_upright_camera(right):
     foreshortened = np.hypot(right_of, below) < 5
     tilt = np.abs(np.arctan2(right_of, -below))[~foreshortened]
     assert (away > 0).all() and len(tilt) > 20 and tilt.max() < 0.9 and tilt.mean() < 0.4
+
+
+def test_a_hand_shows_its_palm_to_the_camera_it_faces(right):
+    keys = jax.random.split(jax.random.key(1), 32)
+    turned = keypoints(right, HandParams(2 * jax.random.normal(keys[0], (32, 3)), *_flat(32)))
+    points = jnp.concatenate([turned[:, None, :1], turned[:, None]], 2)
+    cameras = jax.vmap(lambda key, p: facing(key, p, jnp.zeros(1), (48, 64)))(keys, points)
+    uv = np.asarray(project(cameras, points)[:, 0, 1:])
+    # fingers up and thumb to the right: a right hand's palm, not its back
+    assert (uv[:, 9, 1] < uv[:, 0, 1]).all()
+    assert np.mean(uv[:, 2, 0] > uv[:, 17, 0]) == 1
 
 
 def _flat(number):
