@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +13,15 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_cpu_
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Most of the time of the tests is XLA's, and half of that its emitter of fused loops, which the older one does in a
+# fifth. A jaxlib that does not know the flag any more would end the process; workers inherit the answer.
+_OLDER_EMITTER = "--xla_cpu_use_fusion_emitters=false"
+if "xla_cpu_use_fusion_emitters" not in os.environ["XLA_FLAGS"]:
+    _flags = f"{os.environ['XLA_FLAGS']} {_OLDER_EMITTER}"
+    _start = [sys.executable, "-c", "import jax; jax.devices()"]
+    if not subprocess.run(_start, check=False, capture_output=True, env={**os.environ, "XLA_FLAGS": _flags}).returncode:
+        os.environ["XLA_FLAGS"] = _flags
 
 # What one process compiles, no other compiles again: workers and the programs that tests start share a cache, which
 # begins empty and goes with the run.
