@@ -249,7 +249,7 @@ def fit_tracked(
     """Parameters of a tracked hand in the frame of its camera: one shape, smooth motion.
 
     Frames that do not show the hand are bridged: `tracked.present` says which. Errors of the tracker last for many
-    frames, while the fit supposes that those of different frames are independent: the covariance is that of noise alone.
+    frames, while the fit takes those of different frames for independent: the covariance is that of noise alone.
 
     Args:
         hand: a model of the hand's side.
@@ -318,9 +318,7 @@ def size_in_picture(keypoints2d: np.ndarray) -> np.ndarray:
     return np.ptp(keypoints2d, axis=1).max(-1)
 
 
-def _start(
-    hand: HandModel, points: LandmarkSet, tracked: TrackedHand, camera: Camera, betas: np.ndarray
-) -> HandParams:
+def _start(hand: HandModel, points: LandmarkSet, tracked: TrackedHand, camera: Camera, betas: np.ndarray) -> HandParams:
     """Where each frame begins (T, ...): laid on the points, placed where the camera sees them; repeated in gaps."""
     number = len(tracked.score)
     shown = np.flatnonzero(tracked.present)
