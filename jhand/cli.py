@@ -360,7 +360,7 @@ def _write_tracking(job: _Job, footage: Footage, index: int, study: studies.Stud
     deviation = np.sqrt(np.diagonal(np.asarray(fit.covariance), axis1=-2, axis2=-1))
     leaves, tree = jax.tree.flatten(fit)
     covariance = in_blocks(
-        lambda *some: landmark_covariance(job.hands[tracked.side], jax.tree.unflatten(tree, some)),
+        lambda *some: landmark_covariance(job.hands[tracked.side], jax.tree.unflatten(tree, map(jnp.asarray, some))),
         *map(np.asarray, leaves),
     )
     np.savez_compressed(
