@@ -86,8 +86,8 @@ def read_kalibr(path: str | os.PathLike) -> tuple[Camera, tuple[str, ...]]:
         model, lens = one.get("camera_model"), one.get("distortion_model", "none")
         if model != "pinhole" or lens not in ("radtan", "none"):
             raise CameraFileError(
-                f"{place}: expected a pinhole camera with radtan distortion, got {model!r} with {lens!r}; undistort its "
-                "pictures first, or calibrate with pinhole-radtan"
+                f"{place}: expected a pinhole camera with radtan distortion, got {model!r} with {lens!r}; undistort "
+                "its pictures first, or calibrate with pinhole-radtan"
             )
         fx, fy, cx, cy = _array(one.get("intrinsics"), (4,), f"{place}: intrinsics")
         distortion = _lens(one.get("distortion_coeffs") if lens == "radtan" else None, f"{place}: distortion_coeffs")

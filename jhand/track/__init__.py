@@ -1,7 +1,8 @@
 """Photo or video in, hands out: MediaPipe's palm detector and hand landmark networks, run in JAX.
 
 `detect_hands` for photos, `start_tracker` and `track_hands` for video; beneath them, `detect`, `crop` and `landmarks`.
-`hands_over_time` and `fit_tracked` find the hand behind the landmarks; `track_photo` and `track_video` look through files.
+`hands_over_time` and `fit_tracked` find the hand behind the landmarks; `track_photo` and `track_video` look through
+files.
 """
 
 from jhand.track.detection import Detections as Detections

@@ -303,7 +303,7 @@ def fit_tracked(
         return solve(every, betas, fps)
     if betas is None:
         pick = np.flatnonzero(shown)
-        pick = pick[np.unique(np.linspace(0, len(pick) - 1, _AT_ONCE // 2).round().astype(int))]
+        pick = pick[np.unique(np.linspace(0, len(pick) - 1, _AT_ONCE).round().astype(int))]
         betas = solve(pick, None, fps * (len(pick) - 1) / np.ptp(pick)).params.betas[0]
     parts = []
     for first in range(0, len(every) - _OVERLAP, _AT_ONCE - _OVERLAP):
