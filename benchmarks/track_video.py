@@ -98,8 +98,8 @@ def measure(folder: Path, name: str, max_frames: int | None) -> dict:
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "Hands fitted to tracked videos, beside what was tracked. Jitter is the root mean square of the third difference",
-        "in the picture, pixels per frame cubed; lag is in frames. Written by benchmarks/track_video.py, which says more.",
+        "Hands fitted to tracked videos, beside what was tracked. Jitter: root mean square of the third difference in",
+        "the picture, pixels per frame cubed; lag is in frames. Written by benchmarks/track_video.py, which says more.",
         "",
         "| video | frames with the hand | hand, px | jitter tracked | fitted | lag | fitted from tracked, px | mm |",
         "|---|---|---|---|---|---|---|---|",
