@@ -5,6 +5,7 @@ pixels through a camera, which place the hand, and the vectors along its bones, 
 Where the whole hand is in metres the network does not know; the camera's focal length and the size of the hand decide.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,7 @@ _BONES = np.array(bones("openpose21"))
 _CHAIN = (0, 9, 10, 11, 12)
 _NEAREST = 0.1  # metres from the camera
 _SAME = 0.5  # seconds for which a hand may be lost and be the same one, near where it was
+_DOUBLE = 0.4  # of a hand's size: two hands of one side cannot be as near to each other
 _ENOUGH = 30  # frames from which landmarks are learned on the sequence itself
 _LEARNED_ON = 48  # at most
 _AT_ONCE = 1024  # frames: memory is linear in them
@@ -79,7 +81,8 @@ def hands_over_time(hands: Hands, *, fps: float = 30.0, min_frames: int = 1) -> 
 
     A slot that lost its hand may hold another one later. What comes back near where a hand was lost, within half a
     second, is that hand; what comes later is the hand of the same side that is not in the picture, and otherwise a new
-    one. Which side a hand is, all its frames decide together.
+    one. Two slots with hands of one side in the same place hold one hand, and the surer slot is believed. Which side a
+    hand is, all its frames decide together.
 
     Args:
         hands: of T frames with N slots each, (T, N), as `track_hands` gave them frame by frame.
@@ -92,6 +95,7 @@ def hands_over_time(hands: Hands, *, fps: float = 30.0, min_frames: int = 1) -> 
     score, right, uv, depth, xyz = (
         np.asarray(a) for a in (hands.score, hands.right, hands.keypoints2d, hands.depth, hands.keypoints3d)
     )
+    score = _without_doubles(score, right, uv)
     found: list[list[tuple[int, int, int]]] = []  # of each hand, its stretches: slot, first frame, last frame
     for stretch in sorted(_stretches(score > 0), key=lambda s: (s[1], s[0])):
         slot, first, last = stretch
@@ -121,6 +125,20 @@ def hands_over_time(hands: Hands, *, fps: float = 30.0, min_frames: int = 1) -> 
         place = lambda a, at=(frames, slots): _placed(a[at], at[0], len(score))  # noqa: E731
         result.append(TrackedHand(_mean_right(right, hand), *map(place, (score, uv, depth, xyz))))
     return result
+
+
+def _without_doubles(score: np.ndarray, right: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Scores (T, N), 0 where another slot is surer of a hand of the same side in the same place: fast hands can be read
+    in two ways, whose regions differ too much for the tracker to tell.
+    """
+    score, centre, size = score.copy(), uv.mean(2), np.ptp(uv, axis=2).max(-1)
+    for a, b in itertools.combinations(range(score.shape[1]), 2):
+        both = (score[:, a] > 0) & (score[:, b] > 0) & ((right[:, a] >= 0.5) == (right[:, b] >= 0.5))
+        near = np.linalg.norm(centre[:, a] - centre[:, b], axis=-1) < _DOUBLE * np.maximum(size[:, a], size[:, b])
+        surer = score[:, a] >= score[:, b]
+        score[both & near & surer, b] = 0
+        score[both & near & ~surer, a] = 0
+    return score
 
 
 def _stretches(present: np.ndarray) -> list[tuple[int, int, int]]:
