@@ -1,7 +1,7 @@
 """Tracked and fitted hands beside the truth, on renders: benchmarks/results/track_renders.json and .md.
 
     python benchmarks/track_renders.py            the world compiles for minutes; then some minutes on two cores
-    python benchmarks/track_renders.py --number 20
+    python benchmarks/track_renders.py --pictures build/renders.npz     writes them, or reads them
 
 Pictures of the synthetic world (`single_hand(224, camera=upright)`), each in the middle of a black one twice as large:
 palms that fill a picture are not found. They are harder than photos: poses over the full range of motion, seen from any
@@ -10,7 +10,8 @@ after the best similarity (`pa_mpjpe`); pixels: mean distance in the picture. Me
 The truth are the hand's own joints, which are not what MediaPipe's networks call by their names: part of every error
 here is a matter of definition.
 
-The peer is mediapipe 0.10.14 with the same networks, where it is installed; else it is left out.
+The peer is mediapipe 0.10.14 with the same networks, where it is installed; else it is left out. It needs an older
+protobuf than Grain, which reads the world's files: write the pictures where Grain is, and go on where mediapipe is.
 """
 
 import argparse
@@ -21,7 +22,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jhand.data.world import cached_world, cameras, single_hand
 from jhand.hand.files import load_hand
 from jhand.metrics import pa_mpjpe
 from jhand.track import TrackedHand, detect_hands, fit_tracked, guess_camera, load_networks
@@ -31,21 +31,27 @@ SIZE, BORDER, SEED = 224, 112, 7
 Points = tuple[np.ndarray, np.ndarray]  # (21, 3) metres, (21, 2) pixels
 
 
-def pictures(number: int) -> list[dict]:
-    clips = cached_world(single_hand(SIZE, camera=cameras.upright), SEED, number)
-    found = []
-    for i in range(number):
-        clip = clips[i]
-        hand, camera = clip["hands"]["right"], clip["camera"]
-        found.append(
-            {
-                "image": np.pad(clip["image"][0, 0], ((BORDER, BORDER), (BORDER, BORDER), (0, 0))),
-                "focal": float(camera["K"][0, 0, 0, 0]),
-                "points": np.asarray(hand["keypoints3d"][0]),
-                "pixels": np.asarray(hand["keypoints2d"][0, 0]) + BORDER,
-            }
-        )
-    return found
+def pictures(number: int, file: Path | None) -> list[dict]:
+    if file is not None and file.exists():
+        with np.load(file, allow_pickle=False) as z:
+            arrays = {key: z[key] for key in z.files}
+    else:
+        from jhand.data.world import cached_world, cameras, single_hand
+
+        clips = cached_world(single_hand(SIZE, camera=cameras.upright), SEED, number)
+        several = [clips[i] for i in range(number)]
+        hands = [clip["hands"]["right"] for clip in several]
+        border = ((BORDER, BORDER), (BORDER, BORDER), (0, 0))
+        arrays = {
+            "image": np.stack([np.pad(clip["image"][0, 0], border) for clip in several]),
+            "focal": np.stack([clip["camera"]["K"][0, 0, 0, 0] for clip in several]),
+            "points": np.stack([hand["keypoints3d"][0] for hand in hands]),
+            "pixels": np.stack([hand["keypoints2d"][0, 0] for hand in hands]) + BORDER,
+        }
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(file, **arrays)
+    return [{key: values[i] for key, values in arrays.items()} for i in range(len(arrays["image"]))]
 
 
 def tracked_and_fitted(scenes: list[dict]) -> tuple[list[Points | None], list[Points | None], list[bool]]:
@@ -64,7 +70,7 @@ def tracked_and_fitted(scenes: list[dict]) -> tuple[list[Points | None], list[Po
         tracked.append((hands.keypoints3d[0], hands.keypoints2d[0]))
         one = TrackedHand(1.0, hands.score, hands.keypoints2d, hands.depth, hands.keypoints3d)
         size = SIZE + 2 * BORDER
-        camera = guess_camera((size, size), scene["focal"])
+        camera = guess_camera((size, size), float(scene["focal"]))
         found = fit_tracked(hand, one, camera)
         points = np.asarray(found.keypoints[0])
         fitted.append((points, points[:, :2] / points[:, 2:] * scene["focal"] + (size - 1) / 2))
@@ -91,11 +97,14 @@ def of_mediapipe(scenes: list[dict]) -> list[Points | None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=200, help="of pictures")
-    scenes = pictures(parser.parse_args().number)
+    parser.add_argument("--pictures", type=Path, help="file for the pictures, .npz")
+    arguments = parser.parse_args()
+    scenes = pictures(arguments.number, arguments.pictures)
+    if arguments.pictures is not None and not find_spec("mediapipe"):
+        print("mediapipe is not installed here and is left out")
+    peer = {"mediapipe": of_mediapipe(scenes)} if find_spec("mediapipe") else {}
     tracked, fitted, right = tracked_and_fitted(scenes)
-    answers = {"jhand.track": tracked, "jhand.track, fitted": fitted}
-    if find_spec("mediapipe"):
-        answers["mediapipe"] = of_mediapipe(scenes)
+    answers = {"jhand.track": tracked, "jhand.track, fitted": fitted, **peer}
     everyone = [i for i in range(len(scenes)) if all(found[i] is not None for found in answers.values())]
     truth = np.stack([scenes[i]["points"] for i in everyone]).astype(np.float32)
     pixels = np.stack([scenes[i]["pixels"] for i in everyone])

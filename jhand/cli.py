@@ -419,7 +419,7 @@ def _record(job: _Job, number: int, max_frames: int | None) -> Path:
                 took = time.perf_counter() - start
                 if video is None and (took > 1 or i + 1 == max_frames):  # how fast it is, only it can say
                     size = (frame.shape[1], frame.shape[0])
-                    video = stack.enter_context(VideoWriter(path, size, max(1.0, (i + 1) / max(took, 1e-3))))
+                    video = stack.enter_context(VideoWriter(path, size, min(max((i + 1) / took, 1.0), 120.0)))
                 while video is not None and waiting:
                     video.write(waiting.pop(0))
         if video is None:

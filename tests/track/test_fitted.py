@@ -64,7 +64,7 @@ def test_a_hand_that_comes_back_in_another_slot():
 
 
 def test_a_hand_that_is_read_twice_is_one():
-    places = [[(0, 0.9), None], [(0, 0.9), (10, 0.8)], [(0, 0.9), (12, 0.9)], [None, (12, 0.9)]]
+    places = [[(0, 0.9), None], [(0, 0.9), (10, 0.8)], [(0, 0.9), (8, 0.9)], [None, (8, 0.9)]]
     assert described(hands_over_time(seen(places))) == [("right", [0, 1, 2, 3])]
     clasped = [[(0, 0.9), (10, 0.1)]] * 2
     assert described(hands_over_time(seen(clasped))) == [("right", [0, 1]), ("left", [0, 1])]
