@@ -1,4 +1,4 @@
-"""The command line: `jhand fit`, `view`, `convert`, `learn-landmarks`, `export-hand`, `doctor`, `demo`."""
+"""The command line: `jhand fit`, `track`, `view`, `convert`, `learn-landmarks`, `export-hand`, `doctor`, `demo`."""
 
 import contextlib
 import importlib.metadata
@@ -9,7 +9,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,9 +26,12 @@ import jhand
 from jhand import studies
 from jhand.compile_cache import enable_compile_cache
 from jhand.data.landmark_files import load_landmarks, save_landmarks
-from jhand.data.recording import read_recording, write_recording
+from jhand.data.pictures import VideoWriter, camera_frames
+from jhand.data.pose_file import write_hands
+from jhand.data.recording import Recording, read_recording, write_recording
 from jhand.fitting.calibrate import fit_landmarks
 from jhand.fitting.solver import fit as fit_hands
+from jhand.fitting.uncertainty import landmark_covariance
 from jhand.gltf import write_glb
 from jhand.hand.anatomy import sample_poses
 from jhand.hand.files import load_hand, save_hand
@@ -36,8 +40,19 @@ from jhand.hand.landmark_sets import keypoint_landmarks
 from jhand.hand.model import HandModel, HandParams
 from jhand.hand.sides import mirror_hand
 from jhand.report import write_report
-from jhand.results import Result, load_result, result_of, save_errors, save_for_smplx, save_result
-from jhand.viz import plot_errors, plot_fit, plot_overview
+from jhand.results import (
+    Result,
+    in_blocks,
+    load_result,
+    result_of,
+    save_errors,
+    save_for_smplx,
+    save_result,
+    vertices_of,
+)
+from jhand.track.footage import Footage, files_in, is_picture, track_photo, track_video
+from jhand.track.networks import Networks, load_networks
+from jhand.viz import draw_fit, plot_errors, plot_fit, plot_overview
 
 Side = Literal["right", "left"]
 Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -105,12 +120,17 @@ class _Job:
     results: list[Result] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
+    written: list[Path] = field(default_factory=list)
+    """Where each of the results is."""
+    say: Callable[[str], None] = print
+    """Shows what is being done."""
 
     def run(self, name: str, work: Callable[[], Iterator[studies.Study]]) -> None:
         """Write the studies that `work` yields; an error ends this work, not the job."""
         start = time.perf_counter()
         try:
             with self.console.status(f"{escape(name)}: fitting (the first fit of its kind compiles)") as status:
+                self.say = lambda text: status.update(escape(text))
                 for study in work():
                     took = time.perf_counter() - start
                     status.update(f"{escape(study.recording.name)}: writing")
@@ -133,6 +153,7 @@ class _Job:
         plot_fit(hand, result, folder / "fit.png")
         plot_errors(result, folder / "errors.png")
         self.results.append(result)
+        self.written.append(folder)
         scores = result.scores
         self.console.print(
             f"[green]fitted[/]  {escape(result.name)}, {result.side} hand: {result.num_frames} frames, mean error "
@@ -235,6 +256,175 @@ def fit(
     finally:  # also when interrupted
         status = job.finish()
     return status
+
+
+@app.command
+def track(
+    inputs: tyro.conf.Positional[tuple[str, ...]],
+    /,
+    out: Output,
+    max_frames: int | None = None,
+    num_hands: int = 2,
+    size: Literal["full", "lite"] = "full",
+    focal: float | None = None,
+    hand: Path | None = None,
+) -> int:
+    """Find hands in photos and videos and fit them: nothing but pictures goes in.
+
+    Each hand gets a folder as from `jhand fit`, with what the tracker saw (tracked.npz) and how sure the fit is
+    (uncertainty.npz) beside it; each photo or video one with its pictures drawn over (overlay.jpg, overlay.mp4) and
+    hands.pose. Parameters are in the frame of the camera, metres. What is done is kept when another input fails.
+
+    Args:
+        inputs: photos, videos, folders of them, or the number of a camera, which is recorded until Ctrl-C. The photos
+            of a folder have nothing to do with each other.
+        out: folder for the results.
+        max_frames: of each video the first so many.
+        num_hands: at most so many hands at a time.
+        size: of the networks; lite takes half of the time.
+        focal: focal length, pixels; by default what a photo says, else the longer side of the picture. Distances are as
+            uncertain as it is.
+        hand: hand model, such as MANO_RIGHT.pkl; the other side gets its mirror image. By default the built-in hands.
+    """
+    if not inputs:
+        raise ValueError("nothing to track: name at least one photo, video, folder or camera")
+    if num_hands < 1 or (max_frames is not None and max_frames < 1):
+        raise ValueError(f"expected at least one hand and one frame, got {num_hands} and {max_frames}")
+    if focal is not None and not focal > 0:
+        raise ValueError(f"focal: expected a positive number of pixels, got {focal}")
+    job = _Job(out, _Hands(hand))
+    if hand is not None:
+        job.hands[load_hand(hand).side]  # a bad model fails here, before any fit
+    networks = load_networks(size)
+    out.mkdir(parents=True, exist_ok=True)
+
+    def found(path: Path) -> Iterator[studies.Study]:
+        if is_picture(path):
+            footage = track_photo(networks, path, num_hands=num_hands, focal=focal)
+        else:
+            footage = _track_video(job, networks, path, num_hands, focal, max_frames)
+        return _fit_footage(job, footage)
+
+    try:
+        for name in inputs:
+            try:
+                is_camera = name.isdigit() and not Path(name).exists()
+                paths = [_record(job, int(name), max_frames)] if is_camera else files_in(name)
+            except (ValueError, OSError) as error:
+                job.failures.append(_line(error))
+                job.console.print(f"[red]failed[/]  {escape(_line(error))}")
+                continue
+            for i, path in enumerate(paths):
+                job.run(f"{path} ({i + 1} of {len(paths)})", lambda path=path: found(path))
+    finally:  # also when interrupted
+        status = job.finish()
+    return status
+
+
+def _track_video(
+    job: _Job, networks: Networks, path: Path, num_hands: int, focal: float | None, max_frames: int | None
+) -> Footage:
+    show = lambda n: job.say(f"{path}: looking for hands, frame {n}")  # noqa: E731
+    return track_video(networks, path, num_hands=num_hands, focal=focal, max_frames=max_frames, progress=show)
+
+
+def _fit_footage(job: _Job, footage: Footage) -> Iterator[studies.Study]:
+    """The hands of a photo or video, each fitted; then it with all of them drawn over."""
+    frames = "a photo" if is_picture(footage.path) else f"{footage.num_frames} frames"
+    if not footage.hands:
+        raise ValueError(f"{footage.path}: no hand to be seen in {frames}")
+    seen = ", ".join(f"a {hand.side} hand in {int(hand.present.sum())}" for hand in footage.hands)
+    job.console.print(f"[green]tracked[/] {escape(str(footage.path))}, {frames}: {seen}")
+    first = len(job.results)
+    for i, hand in enumerate(footage.hands):
+        number = sum(other.side == hand.side for other in footage.hands[:i]) + 1
+        name = f"{footage.path.stem} {hand.side}" + (f" {number}" if number > 1 else "")
+        job.say(f"{name}: fitting (the first fit of its kind compiles)")
+        study = studies.fit_footage(job.hands[hand.side], footage, hand, name)
+        yield study
+        _write_tracking(job, footage, i, study, job.written[-1])
+    folder = job.out / job.folder_for(footage.path.stem)
+    folder.mkdir(parents=True, exist_ok=True)
+    trust = [np.repeat(hand.score[:, None], 21, 1) for hand in footage.hands]
+    points = [np.concatenate([hand.keypoints2d, hand.depth[..., None]], -1) for hand in footage.hands]
+    sides = [hand.side for hand in footage.hands]
+    write_hands(folder / "hands.pose", list(zip(sides, points, trust, strict=True)), size=footage.size, fps=footage.fps)
+    _draw_footage(job, footage, job.results[first:], folder)
+
+
+def _write_tracking(job: _Job, footage: Footage, index: int, study: studies.Study, folder: Path) -> None:
+    """What the tracker saw of a hand, as `jhand fit` reads it, and how sure the fit is."""
+    tracked, fit = footage.hands[index], study.fit
+    assert isinstance(study.recording, Recording)
+    write_recording(replace(study.recording, keypoints3d=tracked.keypoints3d), folder / "tracked.npz")
+    deviation = np.sqrt(np.diagonal(np.asarray(fit.covariance), axis1=-2, axis2=-1))
+    leaves, tree = jax.tree.flatten(fit)
+    covariance = in_blocks(
+        lambda *some: landmark_covariance(job.hands[tracked.side], jax.tree.unflatten(tree, map(jnp.asarray, some))),
+        *map(np.asarray, leaves),
+    )
+    np.savez_compressed(
+        folder / "uncertainty.npz",
+        present=tracked.present,
+        right=tracked.right,
+        doubt=np.asarray(fit.doubt),
+        K=np.asarray(footage.camera.K),
+        parameter_deviation=deviation,
+        keypoint_covariance=covariance,
+    )
+
+
+_SHEET = 6  # frames of a video that overlay.jpg shows
+
+
+def _draw_footage(job: _Job, footage: Footage, results: Sequence[Result], folder: Path) -> None:
+    """Every frame with the fitted hands and the tracked points over it."""
+    meshes = [vertices_of(job.hands[r.side], r) for r in results]
+    faces = {side: np.asarray(job.hands[side].faces) for side in {r.side for r in results}}
+
+    def drawn(t: int, frame: np.ndarray) -> np.ndarray:
+        for result, tracked, vertices in zip(results, footage.hands, meshes, strict=True):
+            if tracked.present[t]:
+                points = tracked.keypoints2d[t]
+                frame = draw_fit(frame, vertices[t], faces[result.side], footage.camera, points)
+        return frame
+
+    frames = (drawn(t, frame) for t, frame in enumerate(footage.frames()))
+    if is_picture(footage.path):
+        Image.fromarray(next(frames)).save(folder / "overlay.jpg", quality=92)
+        return
+    shown = np.flatnonzero(np.any([hand.present for hand in footage.hands], 0))
+    pick = set(shown[np.unique(np.linspace(0, len(shown) - 1, _SHEET).round().astype(int))].tolist())
+    sheet = []
+    with VideoWriter(folder / "overlay.mp4", footage.size, footage.fps) as video:
+        for t, frame in enumerate(frames):
+            video.write(frame)
+            job.say(f"{footage.path}: drawing, frame {t + 1} of {footage.num_frames}")
+            if t in pick:
+                small = Image.fromarray(frame)
+                small.thumbnail((480, 480))
+                sheet.append(np.asarray(small))
+    Image.fromarray(np.concatenate(sheet, 1)).save(folder / "overlay.jpg", quality=92)
+
+
+def _record(job: _Job, number: int, max_frames: int | None) -> Path:
+    """What a camera gives, until it is interrupted or has given enough, as a video beside the results."""
+    path = job.out / f"camera_{number}.mp4"
+    job.console.print(f"recording camera {number}" + ("; Ctrl-C ends it" if max_frames is None else ""))
+    with contextlib.ExitStack() as stack:
+        waiting, video, start = [], None, time.perf_counter()
+        with contextlib.suppress(KeyboardInterrupt):
+            for i, frame in enumerate(camera_frames(number, max_frames)):
+                waiting.append(frame)
+                took = time.perf_counter() - start
+                if video is None and (took > 1 or i + 1 == max_frames):  # how fast it is, only it can say
+                    size = (frame.shape[1], frame.shape[0])
+                    video = stack.enter_context(VideoWriter(path, size, min(max((i + 1) / took, 1.0), 120.0)))
+                while video is not None and waiting:
+                    video.write(waiting.pop(0))
+        if video is None:
+            raise ValueError(f"camera {number}: interrupted before it was recorded for a second")
+    return path
 
 
 @app.command

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array
 
 from jhand.data.recording import Recording
-from jhand.geometry.camera import WeakCamera
+from jhand.geometry.camera import Camera, WeakCamera, unproject
+from jhand.geometry.se3 import transform
 from jhand.hand.kinematics import forward
 from jhand.hand.model import HandModel, HandParams
 from jhand.hand.skeleton import keypoint_names
@@ -100,10 +101,7 @@ def result_of(hand: HandModel, study: Study) -> Result:
     else:
         points, names = recording.keypoints3d, keypoint_names("openpose21")
         if points is None:
-            assert isinstance(camera, WeakCamera)  # what is not in metres was fitted by scaled orthography
-            scale, offset = np.asarray(camera.scale), np.asarray(camera.offset)
-            xy = (recording.keypoints2d - offset[:, None]) / scale[:, None, None]
-            points = np.concatenate([xy, landmarks[..., 2:]], -1)
+            points = _at_the_depth_of(landmarks, recording.keypoints2d, camera)
     in_pixels = isinstance(recording, Recording) and study.unit == "px"
     hand_length = hand_size_2d(recording) if in_pixels else 1e3 * _length(fit.keypoints)
     betas = np.asarray(fit.params.betas)[0]
@@ -128,6 +126,16 @@ def result_of(hand: HandModel, study: Study) -> Result:
         errors=np.where(study.seen, study.errors, 0).astype(np.float32),
         converged=np.asarray(fit.converged),
     )
+
+
+def _at_the_depth_of(landmarks: np.ndarray, pixels: Any, camera: Camera | WeakCamera | None) -> np.ndarray:
+    """Points (T, K, 3) that are seen where measured (T, K, 2), as far away as those fitted."""
+    if isinstance(camera, Camera):
+        depth = transform(camera.T_cam_world, landmarks)[..., 2]
+        return np.asarray(unproject(camera, pixels, depth))
+    assert camera is not None  # what is not in metres was fitted through a camera
+    xy = (pixels - np.asarray(camera.offset)[:, None]) / np.asarray(camera.scale)[:, None, None]
+    return np.concatenate([xy, landmarks[..., 2:]], -1)
 
 
 def _length(keypoints: Any) -> float:

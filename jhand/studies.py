@@ -23,6 +23,8 @@ from jhand.fitting.measurements import FitSettings
 from jhand.fitting.solver import Fit, fit_sequence
 from jhand.hand.landmark_sets import LandmarkSet
 from jhand.hand.model import HandModel
+from jhand.track.fitted import TrackedHand, fit_tracked, learn_landmarks
+from jhand.track.footage import Footage
 
 _CLIPS = Path(__file__).parent / "data" / "assets" / "fingerspelling.npz"
 
@@ -107,6 +109,43 @@ def fit_recording(
         settings=settings,
     )
     return Study(recording, found, np.asarray(found.errors), seen, "px", note or "scaled orthography, depth not scored")
+
+
+def fit_footage(hand: HandModel, footage: Footage, tracked: TrackedHand, name: str) -> Study:
+    """Fit a hand that was tracked in a photo or video, in the frame of its camera.
+
+    Args:
+        hand: a model of the hand's side.
+        footage: where it was seen.
+        tracked: one of its hands.
+        name: shown in reports.
+
+    Returns:
+        The study; errors in pixels.
+    """
+    confidence = np.broadcast_to(tracked.score[:, None], (footage.num_frames, 21))
+    recording = make_recording(
+        name,
+        side=tracked.side,
+        fps=footage.fps,
+        keypoints2d=tracked.keypoints2d,
+        confidence=confidence,
+        size=footage.size,
+    )
+    landmarks = learn_landmarks(hand, tracked, fps=footage.fps)
+    found = fit_tracked(hand, tracked, footage.camera, fps=footage.fps, landmarks=landmarks)
+    note = f"tracked; focal length {footage.focal:.0f} px, {_FOCAL_FROM[footage.focal_from]}"
+    missed = int((~tracked.present).sum())
+    if missed:
+        note += f"; {missed} of {footage.num_frames} frames do not show the hand and are bridged"
+    return Study(recording, found, np.asarray(found.errors), recording.confidence > 0, "px", note)
+
+
+_FOCAL_FROM = {
+    "given": "as given",
+    "file": "from the file",
+    "guess": "guessed from the picture's size: distances are as uncertain as it is",
+}
 
 
 def metres(recording: Recording) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jhand.geometry.camera import Camera
+from jhand.geometry.camera import Camera, project
 from jhand.geometry.mesh import vertex_normals
 from jhand.hand.model import HandModel
 from jhand.hand.skeleton import bones
@@ -51,11 +51,24 @@ def shade(
     Returns:
         (H, W, 3) float, 0 to 1; the back of the surface is darker.
     """
+    picture, cover = _shaded(vertices, faces, size, scale, centre, colour)
+    return picture + (1 - cover[..., None]) * _BACKGROUND
+
+
+def _shaded(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    size: tuple[int, int],
+    scale: float,
+    centre: tuple[float, float],
+    colour: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `shade` paints on black (H, W, 3), and how much of each pixel it covers (H, W)."""
     supersample = 2
     height, width = (supersample * s for s in size)
     v, faces = np.asarray(vertices, float), np.asarray(faces)
     uv = (v[:, :2] - centre) * scale * supersample + np.array([width - 1, height - 1]) / 2
-    normals = np.asarray(vertex_normals(v, faces))
+    normals = np.asarray(_normals(v, faces))
 
     # every pixel of every triangle's box, all triangles at once
     corners = uv[faces]
@@ -85,9 +98,10 @@ def shade(
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
     lit = 0.35 + 0.65 * np.clip(normal @ _LIGHT, 0, 1)
     lit = np.where(normal[:, 2] > 0.05, 0.25, lit)  # from behind: the open wrist, or a face turned inside out
-    picture = np.tile(_BACKGROUND, (height * width, 1))
+    picture = np.zeros((height * width, 3))
     picture[nearest >= 0] = lit[:, None] * colour
-    return picture.reshape(size[0], supersample, size[1], supersample, 3).mean((1, 3))
+    reduce = lambda a: a.reshape(size[0], supersample, size[1], supersample, -1).mean((1, 3))  # noqa: E731
+    return reduce(picture), reduce(nearest >= 0)[..., 0]
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -121,13 +135,19 @@ def draw_skeleton(
     if uv.shape != (21, 2):
         raise ValueError(f"keypoints: expected shape (21, 2), got {uv.shape}")
     seen = np.ones(21, bool) if visible is None else np.asarray(visible, bool)
-    fine = 4  # Pillow draws without antialiasing
-    canvas = Image.fromarray(picture).resize(
-        (picture.shape[1] * fine, picture.shape[0] * fine), Image.Resampling.NEAREST
-    )
-    draw = ImageDraw.Draw(canvas)
-    at = (uv + 0.5) * fine
     drawable: np.ndarray = np.all(np.isfinite(uv), axis=1)
+    if not drawable.any():
+        return picture.copy()
+    # only what lies around the hand is drawn anew
+    reach, limit = 2 * width + 2, np.array(picture.shape[1::-1])
+    left, top = np.clip(np.floor(uv[drawable].min(0) - reach), 0, limit - 1).astype(int)
+    right, bottom = np.clip(np.ceil(uv[drawable].max(0) + reach), 1, limit).astype(int)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    fine = 4  # Pillow draws without antialiasing
+    part = picture[top:bottom, left:right]
+    canvas = Image.fromarray(part).resize((part.shape[1] * fine, part.shape[0] * fine), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(canvas)
+    at = (uv - [left, top] + 0.5) * fine
     for start, end in bones("openpose21"):
         if drawable[start] and drawable[end]:
             thick = width if seen[start] and seen[end] else width / 3
@@ -137,7 +157,9 @@ def draw_skeleton(
         r = fine * 0.9 * width
         colour = FINGER_COLOURS[max(k - 1, 0) // 4] if k else _INK
         draw.ellipse([*(at[k] - r), *(at[k] + r)], fill=colour, outline="white", width=fine // 2)
-    return np.asarray(canvas.resize(picture.shape[1::-1], Image.Resampling.BOX))
+    drawn = picture.copy()
+    drawn[top:bottom, left:right] = np.asarray(canvas.resize(part.shape[1::-1], Image.Resampling.BOX))
+    return drawn
 
 
 def draw_mesh(
@@ -169,6 +191,60 @@ def draw_mesh(
 
 
 _render = jax.jit(render, static_argnums=2)
+_project, _normals = jax.jit(project), jax.jit(vertex_normals)
+_PAINTED = 320  # pixels: a hand larger than this is painted at this size and enlarged
+
+
+def draw_fit(
+    image: np.ndarray,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    camera: Camera,
+    keypoints: np.ndarray | None = None,
+    *,
+    opacity: float = 0.6,
+) -> np.ndarray:
+    """A picture with a fitted hand over it, and over that what it was fitted to: fast enough for videos.
+
+    `draw_mesh` is exact and slow; this paints the hand as if it were far away.
+
+    Args:
+        image: (H, W, 3) uint8.
+        vertices: (V, 3) metres, world frame.
+        faces: (F, 3).
+        camera: of the picture.
+        keypoints: (21, 2) pixels, openpose21 order: a skeleton to draw.
+        opacity: of the mesh, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8, a new picture.
+
+    Raises:
+        ValueError: a picture of another shape.
+    """
+    from PIL import Image
+
+    picture = _uint8(image)
+    height, width = picture.shape[:2]
+    uv, T = np.asarray(_project(camera, vertices), float), np.asarray(camera.T_cam_world, float)
+    z = np.asarray(vertices, float) @ T[2, :3] + T[2, 3]
+    low = np.floor(np.maximum(uv.min(0) - 1, 0)).astype(int) if np.isfinite(uv).all() else np.array([width, height])
+    high = np.ceil(np.minimum(uv.max(0) + 2, [width, height])).astype(int) if np.isfinite(uv).all() else low
+    if (z > 0).all() and (high - low > 1).all():
+        box = high - low
+        shrink = min(1.0, _PAINTED / box.max())
+        small_width, small_height = np.maximum(np.ceil(shrink * box), 1).astype(int).tolist()
+        # pixels for metres, the depth in the same unit
+        flat = np.column_stack([uv, (z - z.mean()) * float(camera.K[0, 0]) / z.mean()])
+        middle = (float(low[0] + (box[0] - 1) / 2), float(low[1] + (box[1] - 1) / 2))
+        painted, cover = _shaded(flat, faces, (small_height, small_width), shrink, middle, _SKIN)
+        layers = np.round(255 * np.concatenate([painted, cover[..., None]], -1)).astype(np.uint8)
+        layers = np.asarray(Image.fromarray(layers, "RGBA").resize(tuple(box.tolist()), Image.Resampling.BILINEAR))
+        here = np.s_[low[1] : high[1], low[0] : high[0]]
+        mixed = picture[here] * (1 - opacity * layers[..., 3:] / 255.0) + opacity * layers[..., :3]
+        picture = picture.copy()
+        picture[here] = np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+    return picture if keypoints is None else draw_skeleton(picture, keypoints, width=max(1.5, width / 500))
 
 
 def _uint8(image: np.ndarray) -> np.ndarray:

@@ -5,10 +5,14 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import pytest
 
 from jhand.hand import load_hand
+from jhand.results import save_result
 from tests.data.published import write_freihand
+from tests.fitted import fitted
 from tests.hand.mano_files import hand_arrays, write_clean
 
 
@@ -70,3 +74,28 @@ def test_your_own_system(root, tmp_path):
     printed = python("lifter.py", "claims", "--smoke", "--data", named, "--held-out", named)
     assert "graph: " in printed.splitlines()[-1] and "the trivial answer" in printed
     assert [path.name for path in (home / "out" / "runs").iterdir()] == ["lifter"]
+
+
+@pytest.fixture
+def hastily():
+    """Large programs that run once: XLA optimises little."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
+def test_bring_your_own_data(root, right, capsys, tmp_path, monkeypatch, hastily):
+    text = (root / "docs" / "bring_your_own_data.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "clip_right").mkdir(parents=True)
+    save_result(fitted(right, 5, name="clip right"), tmp_path / "out" / "clip_right" / "params.npz")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "bring_your_own_data.md", "exec"), names)
+    result, coco, views, colmap = capsys.readouterr().out.splitlines()
+    assert result == "clip right right (5, 21, 3) 80% of the frames show it"
+    assert coco.endswith("(2, 15, 3)") and (np.asarray(names["found"].rms) < 0.005).all()
+    millimetres, left_out = float(views.split()[0]), views.split(";")[1]
+    assert millimetres < 2 and left_out == " 1 views left out"
+    assert colmap == "('a.jpg', 'b.jpg', 'c.jpg') True"

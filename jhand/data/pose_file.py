@@ -1,4 +1,4 @@
-"""The `.pose` container of sign-language processing (versions 0.0 to 0.2), read without its own library.
+"""The `.pose` container of sign-language processing (versions 0.0 to 0.2), read and written without its own library.
 
 Layout, little-endian, from the format's published specification: a header (version float32; width, height, depth
 uint16; components with their name, channel letters, points, limbs and colours) and a body (frames per second, frames,
@@ -6,10 +6,15 @@ people; then coordinates and confidences as float32 of every frame, person and p
 person by person). The library that defines the format depends on video codecs under the GPL.
 """
 
+import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from jhand.hand.skeleton import bones
 
 _MAX_NUMBERS = 2**28  # a header can promise more than any recording holds
 
@@ -121,3 +126,56 @@ def _parse_people(
     for t, people in enumerate(frames):
         body[t, : len(people)] = people if people else 0
     return PoseFile(float(fps), size, points, body[..., :-1], body[..., -1])
+
+
+_JOINTS = ("MCP", "PIP", "DIP", "TIP")
+_FINGERS = ("INDEX_FINGER", "MIDDLE_FINGER", "RING_FINGER", "PINKY")
+_MEDIAPIPE = (
+    "WRIST",
+    *(f"THUMB_{joint}" for joint in ("CMC", "MCP", "IP", "TIP")),
+    *(f"{finger}_{joint}" for finger in _FINGERS for joint in _JOINTS),
+)
+"""Names of the 21 points of a hand."""
+_COLOURS = {"left": (0, 90, 200), "right": (200, 60, 40)}
+
+
+def write_hands(
+    path: str | os.PathLike,
+    hands: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    *,
+    size: tuple[int, int],
+    fps: float,
+    num_frames: int | None = None,
+) -> None:
+    """Write hands in pixels as a `.pose` file of version 0.2, with components as of MediaPipe Holistic; the file is
+    replaced in one step.
+
+    Args:
+        path: of the file.
+        hands: of each its side, points (T, 21, 3) in pixels, openpose21 order, with depth as of `jhand.track.Hands`,
+            and confidences (T, 21), 0 for what is missing. Several of one side become several people.
+        size: width and height of the picture, pixels.
+        fps: frames per second.
+        num_frames: T, where there are no hands.
+    """
+    by_side = {side: [hand for hand in hands if hand[0] == side] for side in ("left", "right")}
+    T = len(hands[0][1]) if hands else num_frames or 0
+    people = max(1, *map(len, by_side.values()))
+    coordinates = np.zeros((T, people, 42, 3), "<f4")
+    confidence = np.zeros((T, people, 42), "<f4")
+    for i, side in enumerate(by_side):
+        for person, (_, points, trust) in enumerate(by_side[side]):
+            here = slice(21 * i, 21 * (i + 1))
+            confidence[:, person, here] = trust
+            coordinates[:, person, here] = np.where(np.asarray(trust)[..., None] > 0, points, 0)
+    limbs = bones("openpose21")
+    text = lambda s: struct.pack("<H", len(s)) + s.encode()  # noqa: E731
+    header = struct.pack("<fHHHH", 0.2, *size, 0, 2)
+    for side in by_side:
+        header += text(f"{side.upper()}_HAND_LANDMARKS") + text("XYZC")
+        header += struct.pack("<HHH", 21, len(limbs), 1) + b"".join(map(text, _MEDIAPIPE))
+        header += b"".join(struct.pack("<HH", *limb) for limb in limbs) + struct.pack("<HHH", *_COLOURS[side])
+    body = struct.pack("<fIH", fps, T, people) + coordinates.tobytes() + confidence.tobytes()
+    part = Path(f"{os.fspath(path)}.part")
+    part.write_bytes(header + body)
+    part.replace(path)
