@@ -345,7 +345,7 @@ def loss_pretraining(
     cells; arguments as `loss_first` has them, batches of leaves (B, ...).
     """
     (first, features, _), changed = _begin(variables, batch, config, hand, key)
-    heat = _heat_maps.apply({"params": variables["params"]["heat_maps"]}, features)
+    heat: Any = _heat_maps.apply({"params": variables["params"]["heat_maps"]}, features)
     rows, columns = heat.shape[1:3]
     wanted = targets(batch, config)
     at = pixels_from_normalised(_across_map(wanted.keypoints2d, config), (rows, columns))

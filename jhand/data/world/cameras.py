@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import Camera, make_camera
 from jhand.geometry.rotations import so3_exp
-from jhand.geometry.se3 import rigid
+from jhand.geometry.se3 import rigid, transform
 from jhand.motion.keyframes import between_keyframes, move_points
 
 HIGHEST = lax.Precision.HIGHEST
