@@ -20,7 +20,7 @@ help:
 
 demo: $(READY)
 	$(RUN) -m jhand demo -o out/demo
-	$(RUN) -m experiments.demo -o out/demo
+	$(RUN) -m tools.show_hamba -o out/demo
 
 test: lint
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile

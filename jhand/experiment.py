@@ -32,6 +32,7 @@ from jhand.data.clip import select
 from jhand.data.pipeline import Cached, Clip, Source, batches
 from jhand.data.sources import open_source
 from jhand.data.world import WorldConfig, cached_world, load_assets, make_clips
+from jhand.data.world.datasets import script_name
 from jhand.geometry.alignment import procrustes
 from jhand.hand import HandModel, HandParams, load_hand
 from jhand.train import ModelCard, TrainState, load_weights, save_weights, train
@@ -189,7 +190,7 @@ def fit(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, Any]:
     card = ModelCard(
         system=experiment.name,
         config=asdict(run.config),
-        data=run.data,
+        data=trained_on(run),
         metrics={f"{name}_{experiment.units[name][0]}": value for name, value in reported(experiment, result).items()},
         licence=experiment.licence,
     )
@@ -221,7 +222,9 @@ def pretrained(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, A
             save_every=run.preset.evaluate_every,
             keep=2,
         )
-        card = ModelCard(experiment.name, asdict(run.config), run.data, {}, experiment.licence, notes="pretraining")
+        card = ModelCard(
+            experiment.name, asdict(run.config), trained_on(run), {}, experiment.licence, notes="pretraining"
+        )
         save_weights(weights, trained(state.averaged), card)
     return load_weights(weights, like=trained(jax.eval_shape(init, jax.random.key(0))))
 
@@ -346,6 +349,13 @@ def _stacked(examples: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 
+def trained_on(run: Run) -> str:
+    """The data of a run in words."""
+    world = run.preset.world
+    seen = f"world ({script_name(world.script)}, {script_name(world.camera)} camera, {world.size[0]} pixels)"
+    return run.data or f"{seen}, {run.preset.clips or 'new'} clips in training"
+
+
 def commit() -> str:
     """Of the code that runs, `+` where it was changed since; empty outside of a clone."""
     try:
@@ -441,7 +451,7 @@ def run_claim(experiment: Experiment, claim: Claim, options: Options) -> Result:
         verdict=said.verdict,
         primary=claim.primary,
         stand_ins=list(experiment.stand_ins),
-        data=options.data or f"world, {first.preset.clips or 'new'} clips in training",
+        data=trained_on(first),
         device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         versions=versions(),
         commit=commit(),
@@ -474,9 +484,9 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
 
     def evaluate(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
         """Score what was trained, on the data named."""
-        trained_on = replace(options, held_out=options.held_out if options.data else "")
-        folder, hand = chosen(trained_on).folder / "weights", load_hand()
-        run = replace(chosen(trained_on), held_out=options.held_out)
+        trained = chosen(replace(options, held_out=options.held_out if options.data else ""))
+        folder, hand = trained.folder / "weights", load_hand()
+        run = replace(trained, held_out=options.held_out)
         shapes = jax.eval_shape(lambda key: experiment.system.init(key, run.config, hand), jax.random.key(0))
         variables = load_weights(folder, like=published(experiment, shapes))
         _show(experiment, run, scorer(experiment, run.config, hand)(variables, held_out_batches(experiment, run)))

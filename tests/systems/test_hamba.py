@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import chex
 import jax
@@ -7,12 +8,12 @@ import numpy as np
 import pytest
 
 from experiments.hamba import HEADS, LADDER, experiment
-from jhand.experiment import main
+from jhand.experiment import main, published
 from jhand.geometry import rotation_from_6d, so3_log
 from jhand.hand import HandParams, keypoints, load_hand
 from jhand.nn import HandEstimate
 from jhand.systems import hamba
-from jhand.train import init_state, train_step
+from jhand.train import init_state, load_weights, read_card, train_step
 from tests.data.published import write_freihand
 from tests.hand.mano_files import hand_arrays, write_clean
 
@@ -215,3 +216,16 @@ def test_the_experiment_runs_on_published_data(tmp_path, capsys):
     assert "full, seed 0: pa_mpjpe" in capsys.readouterr().out
     sizes = [path.stat().st_size for path in folder.rglob("weights.safetensors")]
     assert len(sizes) == 2 and max(sizes) < 5e6  # of the pretraining, and of the run that began from it
+
+
+def test_committed_weights_are_those_of_the_cpu_preset(root, right):
+    folder = root / "results" / "hamba" / "weights"
+    config = experiment.presets["cpu"].config
+    shapes = jax.eval_shape(lambda key: hamba.init(key, config, right), jax.random.key(0))
+    variables = load_weights(folder, like=published(experiment, shapes))
+    card = read_card(folder)
+    assert card.config == json.loads(json.dumps(asdict(config))) and card.metrics["pa_mpjpe_mm"] < 18
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3e6
+    image = jnp.zeros((1, config.size, config.size, 3))
+    found = jax.jit(lambda v, x: hamba.predict(v, hamba.Inputs(x), config, right).keypoints)(variables, image)
+    assert np.isfinite(found).all()
