@@ -13,6 +13,7 @@ from jhand.data.recording import read_recording
 from jhand.results import load_result
 from jhand.track.fitted import TrackedHand
 from jhand.track.footage import Footage, files_in
+from jhand.track.networks import Networks
 from tests.fitted import study_of
 
 SIZE = (160, 120)
@@ -54,7 +55,7 @@ def tracking(hands, monkeypatch):
         return replace(made, recording=replace(made.recording, size=footage.size))
 
     monkeypatch.setattr(cli, "enable_compile_cache", lambda: None)
-    monkeypatch.setattr(cli, "load_networks", lambda size: size)
+    monkeypatch.setattr(cli, "load_networks", lambda size: Networks(palm={}, hand={}))
     monkeypatch.setattr(cli, "track_photo", photo)
     monkeypatch.setattr(cli, "track_video", video)
     monkeypatch.setattr(cli.studies, "fit_footage", study)
@@ -158,7 +159,7 @@ def test_a_camera(tracking, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out" / "camera_0.mp4").exists() and (tmp_path / "out" / "camera_0_left").exists()
     monkeypatch.undo()
     monkeypatch.setattr(cli, "enable_compile_cache", lambda: None)
-    monkeypatch.setattr(cli, "load_networks", lambda size: size)
+    monkeypatch.setattr(cli, "load_networks", lambda size: Networks(palm={}, hand={}))
     assert run("track", "99", "-o", tmp_path / "out") == 1
     assert "camera 99" in capsys.readouterr().out
 

@@ -220,6 +220,7 @@ class VideoWriter:
         cv2 = _opencv()
         self.path, self.part, self.size = Path(path), Path(path).with_suffix(".part.mp4"), size
         code = cv2.VideoWriter.fourcc(*"mp4v")
+        fps = fps if fps < 60 else round(fps)  # thousandths of a frame have no room in MPEG-4 from 65 on
         self._writer = cv2.VideoWriter(str(self.part), code, float(fps), (int(size[0]), int(size[1])))
         if not self._writer.isOpened():
             raise PictureError(f"{self.path}: the video cannot be written")

@@ -90,6 +90,14 @@ def test_a_video_there_and_back(tmp_path):
     assert len(list(video_frames(video, 2))) == 2
 
 
+@pytest.mark.parametrize("fps", [1.0, 29.97, 59.94, 67.737, 119.88])
+def test_any_rate(tmp_path, fps):
+    pytest.importorskip("cv2")
+    with VideoWriter(tmp_path / "a.mp4", (64, 48), fps) as out:
+        out.write(np.zeros((48, 64, 3), np.uint8))
+    assert open_video(tmp_path / "a.mp4").fps == pytest.approx(fps, abs=0.3)
+
+
 def test_a_video_that_is_not_finished_is_not_there(tmp_path):
     pytest.importorskip("cv2")
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4", (64, 48), 25.0) as out:
