@@ -402,7 +402,7 @@ def _draw_footage(job: _Job, footage: Footage, results: Sequence[Result], folder
             job.say(f"{footage.path}: drawing, frame {t + 1} of {footage.num_frames}")
             if t in pick:
                 small = Image.fromarray(frame)
-                small.thumbnail((480, 480))
+                small.thumbnail((400, 400))
                 sheet.append(np.asarray(small))
     Image.fromarray(np.concatenate(sheet, 1)).save(folder / "overlay.jpg", quality=92)
 
