@@ -8,7 +8,8 @@ palms that fill a picture are not found. They are harder than photos: poses over
 side, sometimes half hidden. Errors are of those hands that all find. Millimetres: mean distance of the 21 keypoints
 after the best similarity (`pa_mpjpe`); pixels: mean distance in the picture. Medians over hands and 90th percentiles.
 The truth are the hand's own joints, which are not what MediaPipe's networks call by their names: part of every error
-here is a matter of definition.
+here is a matter of definition. The fit has advantages that it lacks on photos: it is told the focal length and that
+the hand is a right one, and the renders show the hand model that it fits, in poses partly from the prior that it uses.
 
 The peer is mediapipe 0.10.14 with the same networks, where it is installed; else it is left out. It needs an older
 protobuf than Grain, which reads the world's files: write the pictures where Grain is, and go on where mediapipe is.
@@ -124,6 +125,7 @@ def main() -> None:
     lines = [
         f"{len(scenes)} renders of right hands, {len(everyone)} of them found by all, about {SIZE} px large.",
         "Errors against the hand's own joints: medians, and 90th percentiles. Written by benchmarks/track_renders.py.",
+        "The fit is told focal length and side; renders show its own hand model and, in part, poses of its prior.",
         f"jhand.track takes {100 * report['side_right']:.0f} % of those it finds for right hands.",
         "",
         "| | found | aligned, mm | p90 | px | p90 |",

@@ -5,7 +5,8 @@
 Of each video, the hand seen longest. Jitter: root mean square of the keypoints' third difference in the picture, per
 frame cubed, of what was tracked and of what was fitted. Lag: the shift at which the speeds of both go best together,
 frames. The fit smooths over the whole sequence, so it should have none. Agreement: mean distance from the landmarks
-that were recorded beside the first video (MediaPipe's, with the same networks). Nobody knows where these hands really
+that were recorded beside the first video (MediaPipe's, with the same networks). Where 30 frames or more show the hand,
+what the tracker's points are is learned on the very frames that are scored. Nobody knows where these hands really
 were; for that see benchmarks/track_renders.py.
 
 The videos are hand_video/human_hand_video.mp4 (dexsuite/dex-retargeting, MIT) and signing/test_video.mp4
