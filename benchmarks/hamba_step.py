@@ -3,8 +3,8 @@
     python benchmarks/hamba_step.py            about 4 minutes on two cores, most of it compiling
 
 Each row is a program of its own, in turn over several rounds: reading and batching on the host (from memory), the
-frozen backbone, the first regression, the whole network forwards, both stages' steps with gradients, discriminators and
-optimiser, and the loop as `fit` runs it. What a step costs beyond the sum of its parts is the gradient.
+first regression, the whole network forwards, both stages' steps with gradients, discriminators and optimiser, and the
+loop as `fit` runs it. What a step costs beyond the sum of its parts is the gradient.
 """
 
 import json
@@ -57,12 +57,10 @@ def main() -> None:
         for stage in hamba.stages(config, hand, 100):
             state = init_state(jax.random.key(0), variables, stage)
             steps[stage.name] = jax.jit(train_step(stage)), state
-        backbone = jax.jit(hamba.mediapipe_features)
         begin = jax.jit(lambda v, i: hamba.predict(v, i, config, hand).first.keypoints)
         forward = jax.jit(lambda v, i: hamba.predict(v, i, config, hand).keypoints)
         calls = {
             "a batch on the host, read, stacked": lambda: next(batches),
-            "frozen backbone (once for all runs)": lambda: wait(backbone(inputs.image)),
             "first regression, forwards": lambda: wait(begin(variables, inputs)),
             "whole network, forwards": lambda: wait(forward(variables, inputs)),
             "a step of stage one": lambda: wait(steps["first"][0](steps["first"][1], on_device)),

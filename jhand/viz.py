@@ -228,10 +228,11 @@ def draw_fit(
     height, width = picture.shape[:2]
     uv, T = np.asarray(_project(camera, vertices), float), np.asarray(camera.T_cam_world, float)
     z = np.asarray(vertices, float) @ T[2, :3] + T[2, 3]
-    low = np.floor(np.maximum(uv.min(0) - 1, 0)).astype(int) if np.isfinite(uv).all() else np.array([width, height])
-    high = np.ceil(np.minimum(uv.max(0) + 2, [width, height])).astype(int) if np.isfinite(uv).all() else low
-    if (z > 0).all() and (high - low > 1).all():
-        box = high - low
+    drawable = np.isfinite(uv).all() and (z > 0).all()
+    low = np.floor(np.maximum(uv.min(0) - 1, 0)).astype(int) if drawable else np.zeros(2, int)
+    high = np.ceil(np.minimum(uv.max(0) + 2, [width, height])).astype(int) if drawable else low
+    box = high - low
+    if (box > 1).all():
         shrink = min(1.0, _PAINTED / box.max())
         small_width, small_height = np.maximum(np.ceil(shrink * box), 1).astype(int).tolist()
         # pixels for metres, the depth in the same unit

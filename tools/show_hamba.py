@@ -8,6 +8,7 @@ the recordings and OpenCV are, `video.png`, frames of a real hand beside MediaPi
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from matplotlib.figure import Figure
 from experiments.hamba import experiment, mean_hand, pa_mpjpe
 from jhand.compile_cache import enable_compile_cache
 from jhand.data.augmentation import crop_to_hand
-from jhand.data.world import cached_world
-from jhand.experiment import Batch, Options, feed, held_out_batches, run_of
-from jhand.geometry import Camera, make_camera
+from jhand.data.pictures import PictureError, open_video, video_frames
+from jhand.data.readers.open_recordings import read_hand_video
+from jhand.experiment import Batch, Options, feed, held_out_batches, published, run_of
+from jhand.geometry import make_camera
 from jhand.hand import HandModel, forward, load_hand
 from jhand.systems import hamba
 from jhand.train import load_weights, read_card, read_log, train
@@ -50,25 +52,35 @@ def train_a_little(folder: Path, hand: HandModel) -> None:
     figure.savefig(folder / "training.png", dpi=120)
 
 
-def camera_of(config: hamba.Config) -> Camera:
-    """The one before whose picture, enlarged, predictions are."""
-    return make_camera(focal=hamba.FOCAL * LARGE, principal=np.full(2, (LARGE - 1) / 2))
-
-
-def drawn(picture: np.ndarray, outputs: hamba.Outputs, number: int, hand: HandModel) -> np.ndarray:
-    """A predicted mesh over an enlarged crop."""
-    params = jax.tree.map(lambda x: x[number], outputs.params)
-    return draw_mesh(picture, forward(hand, params).vertices, hand.faces, camera_of(hamba.Config.tiny()), opacity=0.7)
-
-
-def enlarged(image: np.ndarray) -> np.ndarray:
-    """A crop (S, S, 3) without new detail."""
-    return np.repeat(np.repeat(image, LARGE // len(image), 0), LARGE // len(image), 1)
-
-
-def in_large(uv: np.ndarray, size: int) -> np.ndarray:
-    """Pixels of the enlarged crop of pixels of the crop."""
-    return (uv + 0.5) * LARGE / size - 0.5
+def draw_crops(
+    path: Path,
+    said: str,
+    images: np.ndarray,
+    known: tuple[str, np.ndarray],
+    outputs: hamba.Outputs,
+    scores: Sequence[str],
+    hand: HandModel,
+) -> None:
+    """Eight crops (N, S, S, 3), enlarged: as they are, with the 2D keypoints that are known, and with what was
+    predicted, each with its score.
+    """
+    camera = make_camera(focal=hamba.FOCAL * LARGE, principal=np.full(2, (LARGE - 1) / 2))
+    times = LARGE // images.shape[1]
+    figure = Figure((16, 6.6), layout="constrained")
+    for n, column in enumerate(figure.subplots(3, 8).T):
+        picture = np.repeat(np.repeat(images[n], times, 0), times, 1)
+        vertices = forward(hand, jax.tree.map(lambda x, n=n: x[n], outputs.params)).vertices
+        rows = {
+            "seen": picture,
+            known[0]: draw_skeleton(picture, (known[1][n] + 0.5) * times - 0.5),
+            scores[n]: draw_mesh(picture, vertices, hand.faces, camera, opacity=0.7),
+        }
+        for axes, (title, shown) in zip(column, rows.items(), strict=True):
+            axes.imshow(shown)
+            axes.set_title(title, fontsize=9)
+            axes.axis("off")
+    figure.suptitle(said)
+    figure.savefig(path, dpi=80)
 
 
 def show_world(predict, batch: Batch, hand: HandModel, folder: Path) -> str:
@@ -76,20 +88,12 @@ def show_world(predict, batch: Batch, hand: HandModel, folder: Path) -> str:
     outputs = predict(hamba.inputs_of(batch))
     errors = 1000 * np.asarray(pa_mpjpe(outputs, batch, hand))
     trivial = 1000 * np.asarray(pa_mpjpe(mean_hand(batch, hand)(batch), batch, hand))
-    figure = Figure((16, 6.6), layout="constrained")
-    for n, axes in enumerate(figure.subplots(3, 8).T):
-        picture = enlarged(batch["image"][n])
-        truth = draw_skeleton(picture, in_large(batch["keypoints2d"][n], hamba.Config.tiny().size))
-        titles = ("seen", "truth", f"predicted: {errors[n]:.1f} mm")
-        for ax, shown, title in zip(axes, (picture, truth, drawn(picture, outputs, n, hand)), titles, strict=True):
-            ax.imshow(shown)
-            ax.set_title(title, fontsize=9)
-            ax.axis("off")
     said = (
         f"aligned error over {len(errors)} held-out hands {errors.mean():.1f} mm, the mean hand {trivial.mean():.1f} mm"
     )
-    figure.suptitle(said)
-    figure.savefig(folder / "predictions.png", dpi=80)
+    scores = [f"predicted: {error:.1f} mm" for error in errors]
+    known = ("truth", batch["keypoints2d"])
+    draw_crops(folder / "predictions.png", said, batch["image"], known, outputs, scores, hand)
     return said
 
 
@@ -97,20 +101,14 @@ def video_crops(recordings: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Eight frames of the hand video, cropped upright as the world's pictures are: images (8, S, S, 3) and MediaPipe's
     landmarks in them (8, 21, 2).
     """
-    import cv2
-
-    from jhand.data.readers.open_recordings import read_hand_video
-
     landmarks = np.asarray(read_hand_video(recordings).keypoints2d, np.float32)
-    video = cv2.VideoCapture(str(recordings / "hand_video" / "human_hand_video.mp4"))
+    video = open_video(recordings / "hand_video" / "human_hand_video.mp4")
+    chosen = set(np.linspace(10, len(landmarks) - 10, 8).astype(int).tolist())
     images, points = [], []
-    for number in np.linspace(10, len(landmarks) - 10, 8).astype(int):
-        video.set(cv2.CAP_PROP_POS_FRAMES, int(number))
-        good, frame = video.read()
-        if not good:
-            raise ValueError(f"{recordings}: frame {number} of the hand video cannot be read")
-        image = np.ascontiguousarray(frame[None, None, :, :, ::-1])
-        clip = {"image": image, "hands": {"right": {"keypoints2d": landmarks[number][None, None]}}}
+    for number, frame in enumerate(video_frames(video, len(landmarks))):
+        if number not in chosen:
+            continue
+        clip = {"image": frame[None, None], "hands": {"right": {"keypoints2d": landmarks[number][None, None]}}}
         seen = crop_to_hand(clip, "right", size, 1.5, upright=True)
         images.append(seen["image"][0, 0])
         points.append(seen["hands"]["right"]["keypoints2d"][0, 0])
@@ -119,24 +117,15 @@ def video_crops(recordings: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def show_video(predict, recordings: Path, hand: HandModel, folder: Path) -> str:
     """Frames of a real hand."""
-    size = hamba.Config.tiny().size
+    size = experiment.presets["cpu"].config.size
     images, points = video_crops(recordings, size)
     outputs = predict(hamba.Inputs(jnp.asarray(images, jnp.float32) / 255))
     found = (np.asarray(outputs.keypoints2d) + 0.5) * size - 0.5
     box = (points.max(1) - points.min(1)).max(-1)
     away = np.linalg.norm(found - points, axis=-1) / box[:, None]
-    figure = Figure((16, 6.6), layout="constrained")
-    for n, axes in enumerate(figure.subplots(3, 8).T):
-        picture = enlarged(images[n])
-        theirs = draw_skeleton(picture, in_large(points[n], size))
-        titles = ("seen", "MediaPipe", f"Hamba: {100 * away[n].mean():.0f} % of the box away")
-        for ax, shown, title in zip(axes, (picture, theirs, drawn(picture, outputs, n, hand)), titles, strict=True):
-            ax.imshow(shown)
-            ax.set_title(title, fontsize=9)
-            ax.axis("off")
     said = f"from MediaPipe's landmarks in the video {100 * away.mean():.0f} % of the hand's box"
-    figure.suptitle(said)
-    figure.savefig(folder / "video.png", dpi=80)
+    scores = [f"Hamba: {100 * one.mean():.0f} % of the box away" for one in away]
+    draw_crops(folder / "video.png", said, images, ("MediaPipe", points), outputs, scores, hand)
     return said
 
 
@@ -149,15 +138,13 @@ def main() -> None:
     hand = load_hand()
     preset = replace(experiment.presets["cpu"], held_out=128)
     print("hamba: making pictures of hands (compiles first)", flush=True)
-    cached_world(preset.world, 0, 1024)
     run = run_of(replace(experiment, presets={"cpu": preset}), Options(), "full", {}, 0)
     held_out = held_out_batches(experiment, run)
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *held_out)
 
     config = run.config
     shapes = jax.eval_shape(lambda key: hamba.init(key, config, hand), jax.random.key(0))
-    like = {**shapes, "params": hamba.predicting(shapes["params"])}
-    variables = load_weights(WEIGHTS, like=like)
+    variables = load_weights(WEIGHTS, like=published(experiment, shapes))
     print(f"hamba: weights trained on {read_card(WEIGHTS).data}", flush=True)
     predict = jax.jit(lambda inputs: hamba.predict(variables, inputs, config, hand))
     print("hamba:", show_world(predict, batch, hand, folder), flush=True)
@@ -165,8 +152,8 @@ def main() -> None:
     if (recordings / "hand_video").is_dir():
         try:
             print("hamba:", show_video(predict, recordings, hand, folder), flush=True)
-        except ModuleNotFoundError:
-            print("hamba: no OpenCV, so no frames of the video; pip install '.[video]'")
+        except PictureError as error:
+            print(f"hamba: no frames of the video: {error}")
     train_a_little(folder, hand)
     print(f"pictures  {folder.resolve()}")
 

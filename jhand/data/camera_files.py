@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jhand.geometry.camera import Camera, make_camera
+from jhand.geometry.rotations import so3_exp
 
 
 class CameraFileError(ValueError):
@@ -49,11 +50,11 @@ def read_opencv(path: str | os.PathLike, *, number: int | None = None) -> Camera
     stereo = tuple(f"{name}{end}" for name in ("M", *_MATRIX)) if end else _MATRIX
     K = _array(_entry(entries, stereo, path), (3, 3), f"{path}: {stereo[0]}")
     lenses = tuple(f"{name}{end}" for name in ("D", *_LENS)) if end else _LENS
-    found = next((entries[name] for name in lenses if name in entries), None)
+    found = _first(entries, lenses)
     T = np.eye(4)
     if number != 1:
         T[:3, :3] = _rotation(entries, path)
-        shift = next((entries[name] for name in ("T", "tvec", "t", "translation") if name in entries), None)
+        shift = _first(entries, ("T", "tvec", "t", "translation"))
         if shift is not None:
             T[:3, 3] = _array(shift, (3,), f"{path}: T")
     return _camera(K, _lens(found, f"{path}: {lenses[0]}"), T, path)
@@ -111,16 +112,13 @@ def _camera(K: np.ndarray, lens: np.ndarray, T: np.ndarray, place: Any) -> Camer
 
 
 def _rotation(entries: Mapping[str, Any], path: Any) -> np.ndarray:
-    found = next((entries[name] for name in ("R", "rotation", "rvec") if name in entries), None)
+    found = _first(entries, ("R", "rotation", "rvec"))
     if found is None:
         return np.eye(3)
     numbers = np.asarray(found, float).reshape(-1)
     if numbers.size == 9:
         return numbers.reshape(3, 3)
-    x, y, z = _array(found, (3,), f"{path}: rvec")
-    angle = np.linalg.norm([x, y, z])
-    A = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) / max(angle, 1e-12)
-    return np.eye(3) + np.sin(angle) * A + (1 - np.cos(angle)) * A @ A
+    return np.asarray(so3_exp(_array(found, (3,), f"{path}: rvec")), float)
 
 
 def _lens(found: Any, place: str) -> np.ndarray:
@@ -133,10 +131,14 @@ def _lens(found: Any, place: str) -> np.ndarray:
     return np.concatenate([numbers[:8], np.zeros(8 - len(numbers[:8]))])
 
 
+def _first(entries: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The entry of the first of these names that there is, or None."""
+    return next((entries[name] for name in names if name in entries), None)
+
+
 def _entry(entries: Mapping[str, Any], names: tuple[str, ...], path: Any) -> Any:
-    for name in names:
-        if name in entries:
-            return entries[name]
+    if any(name in entries for name in names):
+        return _first(entries, names)
     raise CameraFileError(f"{path}: expected an entry {' or '.join(names)}, got {_some(entries)}")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from jhand.fitting.batches import size_class
@@ -28,9 +27,7 @@ from jhand.hand.model import HandModel, HandParams
 from jhand.hand.skeleton import bones
 from jhand.track.hands import Hands
 
-_HIGHEST = lax.Precision.HIGHEST
 _BONES = np.array(bones("openpose21"))
-_CHAIN = (0, 9, 10, 11, 12)
 _NEAREST = 0.1  # metres from the camera
 _SAME = 0.5  # seconds for which a hand may be lost and be the same one, near where it was
 _DOUBLE = 0.4  # of a hand's size: two hands of one side cannot be as near to each other

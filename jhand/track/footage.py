@@ -17,7 +17,7 @@ from jhand.track.fitted import TrackedHand, guess_camera, hands_over_time
 from jhand.track.hands import Hands, hands_in_image, landmarks
 from jhand.track.networks import HAND_SIZE, PALM_SIZE, Networks
 from jhand.track.regions import crop, points_in_image, region_from_keypoints, region_from_palm, whole_picture
-from jhand.track.tracker import _first_of_their_kind, start_tracker, track_hands
+from jhand.track.tracker import first_of_their_kind, start_tracker, track_hands, where_rows
 
 _LARGEST = 1920  # pixels: larger photos are shrunk, smoothly; crops of them would be read without smoothing
 _MIN_FRAMES = 5  # of a video: what is seen for less is no hand to fit
@@ -182,10 +182,10 @@ def _hands_in(networks: Networks, image: np.ndarray, num_hands: int) -> Hands:
     box = jnp.concatenate([corner, palms.box[:, 2:] * square.side / PALM_SIZE], -1)
     regions = region_from_palm(box, keypoints)
     hands = hands_in_image(landmarks(networks, crop(image, regions, HAND_SIZE)), regions)
-    stays = _first_of_their_kind(
+    stays = first_of_their_kind(
         jax.tree.map(lambda a: a[None], region_from_keypoints(hands.keypoints2d)),
         (palms.present & (hands.score > 0.5))[None],
     )[0]
     scale = np.array([width, height]) / np.array(image.shape[1::-1])
     hands = replace(hands, keypoints2d=(hands.keypoints2d + 0.5) * scale - 0.5, depth=hands.depth * scale[0])
-    return jax.tree.map(lambda a: jnp.where(stays.reshape(-1, *[1] * (a.ndim - 1)), a, 0), hands)
+    return jax.tree.map(lambda a: where_rows(stays, a, 0), hands)

@@ -118,10 +118,10 @@ def track_hands(
     hands = _where_needed(present.reshape(-1), look, no_hands(present.size), chunk)
     next_regions = region_from_keypoints(hands.keypoints2d)
     there = jax.tree.map(lambda a: a.reshape(-1, num_hands, *a.shape[1:]), next_regions)
-    seen = _first_of_their_kind(there, (hands.score > presence_threshold).reshape(-1, num_hands)).reshape(-1)
+    seen = first_of_their_kind(there, (hands.score > presence_threshold).reshape(-1, num_hands)).reshape(-1)
 
     def kept(values: Array) -> Array:
-        values = jnp.where(seen.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
+        values = where_rows(seen, values, 0)
         return values.reshape(*batch, num_hands, *values.shape[1:])
 
     hands, next_regions = jax.tree.map(kept, (hands, next_regions))
@@ -157,7 +157,7 @@ def detect_hands(
     return track_hands(networks, start_tracker(num_hands, x.shape[:-3]), x, **thresholds)[1]
 
 
-def _first_of_their_kind(regions: Region, present: Array) -> Array:
+def first_of_their_kind(regions: Region, present: Array) -> Array:
     """Which regions of those present (M, K) do not show the same hand as an earlier one that stays."""
     one, other = (jax.tree.map(lambda a, axis=axis: jnp.expand_dims(a, axis), regions) for axis in (2, 1))
     same = overlap(one, other) > _SAME_HAND
@@ -167,19 +167,23 @@ def _first_of_their_kind(regions: Region, present: Array) -> Array:
     return present
 
 
+def where_rows(which: Array, values: Array, others: ArrayLike) -> Array:
+    """Values (*b, ...) where a mask (*b) says so, else the others."""
+    return jnp.where(which.reshape(*which.shape, *[1] * (values.ndim - which.ndim)), values, others)
+
+
 def _fill(present: Array, regions: Region, found: Array, new: Region) -> tuple[Array, Region]:
     """Free slots (M, N) take what was found (M, N), the first ones first, unless a slot has it already."""
     num_slots = present.shape[1]
     together = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), regions, new)
-    found = _first_of_their_kind(together, jnp.concatenate([present, found], 1))[:, num_slots:]
+    found = first_of_their_kind(together, jnp.concatenate([present, found], 1))[:, num_slots:]
     place, number = jnp.cumsum(~present, 1)[:, :, None], jnp.cumsum(found, 1)[:, None]
     taken = (place == number) & ~present[:, :, None] & found[:, None]  # (M, slot, found)
     which, filled = jnp.argmax(taken, -1), jnp.any(taken, -1)
 
     def choose(old: Array, new: Array) -> Array:
         wide = [1] * (old.ndim - 2)
-        moved = jnp.take_along_axis(new, which.reshape(*which.shape, *wide), 1)
-        return jnp.where(filled.reshape(*filled.shape, *wide), moved, old)
+        return where_rows(filled, jnp.take_along_axis(new, which.reshape(*which.shape, *wide), 1), old)
 
     return present | filled, jax.tree.map(choose, regions, new)
 
@@ -189,7 +193,7 @@ def _where_needed(needed: Array, function: Callable[[Array], Any], nothing: Any,
     total = len(needed)
     if total <= chunk:  # a loop of one step would not do: XLA takes what never changes out of a loop, to run it always
         found = jax.lax.cond(jnp.any(needed), lambda: function(jnp.arange(total)), lambda: nothing)
-        return jax.tree.map(lambda a, b: jnp.where(needed.reshape(-1, *[1] * (a.ndim - 1)), a, b), found, nothing)
+        return jax.tree.map(lambda a, b: where_rows(needed, a, b), found, nothing)
     order, count = jnp.argsort(~needed, stable=True), jnp.sum(needed)
     order = jnp.pad(order, (0, -total % chunk))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jhand.track import Region, Tracker, load_networks, start_tracker, track_hands
-from jhand.track.tracker import _fill, _first_of_their_kind, _where_needed
+from jhand.track.tracker import _fill, _where_needed, first_of_their_kind
 from tests.track.pictures import video_frames
 
 VIDEO = "hand_video/human_hand_video.mp4"
@@ -27,7 +27,7 @@ def test_only_what_is_needed(total, chunk, share):
 
 def test_the_first_of_overlapping_regions_stays():
     regions = squares([[[0, 0], [1, 0], [2, 0], [50, 0]]])
-    stays = lambda *present: _first_of_their_kind(regions, jnp.array([present]))[0].tolist()  # noqa: E731
+    stays = lambda *present: first_of_their_kind(regions, jnp.array([present]))[0].tolist()  # noqa: E731
     assert stays(True, True, True, True) == [True, False, False, True]
     assert stays(False, True, True, True) == [False, True, False, True]
 

@@ -58,8 +58,8 @@ def upright(key: Array, points: Array, times: Array, size: tuple[int, int]) -> C
     """
     eye, target, roll, focal, lens = _somewhere(key, points, size)
     wrist, middle = transform(look_at(eye, target), points[0, jnp.array([-21, -12])])
-    right, down, _ = middle / middle[2] - wrist / wrist[2]
-    return _camera(focal, look_at(eye, target, jnp.arctan2(-right, -down) + 0.25 * roll), lens, size, times.shape)
+    up = middle / middle[2] - wrist / wrist[2]
+    return _camera(focal, look_at(eye, target, _roll_up(up) + 0.25 * roll), lens, size, times.shape)
 
 
 def facing(key: Array, points: Array, times: Array, size: tuple[int, int]) -> Camera:
@@ -81,9 +81,13 @@ def facing(key: Array, points: Array, times: Array, size: tuple[int, int]) -> Ca
     aside = jax.random.normal(jax.random.fold_in(key, 1), (3,))
     direction = palm / jnp.linalg.norm(palm) + 0.4 * jnp.clip(aside, -1.4, 1.4)
     eye = target + jnp.linalg.norm(eye - target) * direction / jnp.linalg.norm(direction)
-    from_wrist = jnp.matmul(look_at(eye, target)[:3, :3], middle - wrist, precision=HIGHEST)
-    upright = jnp.arctan2(-from_wrist[0], -from_wrist[1])
-    return _camera(focal, look_at(eye, target, upright + 0.25 * roll), lens, size, times.shape)
+    up = jnp.matmul(look_at(eye, target)[:3, :3], middle - wrist, precision=HIGHEST)
+    return _camera(focal, look_at(eye, target, _roll_up(up) + 0.25 * roll), lens, size, times.shape)
+
+
+def _roll_up(direction: Array) -> Array:
+    """The roll after which a direction (x, y, ...) of a level camera's picture points up in it."""
+    return jnp.arctan2(-direction[0], -direction[1])
 
 
 def _somewhere(key: Array, points: Array, size: tuple[int, int]) -> tuple[Array, Array, Array, Array, Array]:
