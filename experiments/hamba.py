@@ -78,10 +78,10 @@ experiment = Experiment(
     presets={
         "cpu": Preset(
             hamba.Config.tiny(),
-            single_hand(64, camera=facing, samples=1),
+            single_hand(64, camera=facing, samples=1, occluded=0.15),
             steps=1500,
             batch=32,
-            clips=10_000,
+            clips=30_000,
             pretraining=8000,
         ),
         "gpu": Preset(
