@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,6 +13,8 @@ from jhand.results import save_result
 from tests.data.published import write_freihand
 from tests.fitted import fitted
 from tests.hand.mano_files import hand_arrays, write_clean
+
+pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 
 
 def test_fit_your_own_data(root, capsys):
@@ -62,7 +63,7 @@ def test_your_own_system(root, tmp_path):
     write_freihand(data, load_hand(mano))
 
     def python(*arguments):
-        environment = {**os.environ, "PYTHONPATH": str(site)}
+        environment = {**os.environ, "PYTHONPATH": str(site), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         done = subprocess.run(
             [sys.executable, *arguments], check=False, cwd=home, env=environment, capture_output=True, text=True
         )
@@ -76,16 +77,7 @@ def test_your_own_system(root, tmp_path):
     assert [path.name for path in (home / "out" / "runs").iterdir()] == ["lifter"]
 
 
-@pytest.fixture
-def hastily():
-    """Large programs that run once: XLA optimises little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
-def test_bring_your_own_data(root, right, capsys, tmp_path, monkeypatch, hastily):
+def test_bring_your_own_data(root, right, capsys, tmp_path, monkeypatch):
     text = (root / "docs" / "bring_your_own_data.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "clip_right").mkdir(parents=True)

@@ -17,7 +17,6 @@ from jhand.hand.landmark_sets import landmarks, vertex_landmarks
 from jhand.hand.model import HandParams
 from tests.geometry.rigs import ring_of_cameras
 
-pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 CAMERA = make_camera(focal=300.0, principal=np.array([63.5, 63.5]))
 
 

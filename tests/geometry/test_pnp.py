@@ -18,6 +18,8 @@ from jhand.geometry import (
     solve_pnp_ransac,
 )
 
+pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
+
 CAMERA = make_camera(
     focal=np.array([600.0, 620.0]),
     principal=np.array([320.0, 240.0]),
