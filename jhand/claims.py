@@ -178,10 +178,13 @@ class Result:
 
 def write_result(folder: Path, result: Result) -> Path:
     """`<folder>/<system>/<claim>.<preset>.json`, whole or not at all."""
-    path = folder / result.system / f"{result.claim}.{result.preset}.json"
+    return _write(folder / result.system / f"{result.claim}.{result.preset}.json", vars(result))
+
+
+def _write(path: Path, said: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(vars(result), indent=1) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
     return path
 
@@ -201,6 +204,73 @@ def read_results(folder: Path) -> list[Result]:
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(f"{path}: not a result ({error}); run the claim again") from error
     return found
+
+
+@dataclass(frozen=True)
+class Table:
+    """Variants beside each other: what the file of a ladder of ablations holds."""
+
+    system: str
+    preset: str
+    units: dict[str, str]
+    """By metric."""
+    fields: dict[str, dict[str, Any]]
+    """By variant: what it changes of the configuration."""
+    seeds: list[int]
+    values: dict[str, dict[str, list[float]]]
+    """By variant and metric: one of each seed."""
+    milliseconds: dict[str, float]
+    """By variant: of one example, the median over seeds."""
+    baseline: dict[str, float]
+    """By metric: the trivial answer's."""
+    budget_sha: str
+    data: str
+    device: str
+    versions: dict[str, str]
+    commit: str
+
+
+def budget_sha(variants: Mapping[str, Mapping[str, Any]], budget: Mapping[str, Any]) -> str:
+    """Sixteen letters that change whenever a table would be of something else.
+
+    Args:
+        variants: all of them, with the fields they change.
+        budget: of the preset.
+    """
+    said = {"variants": {name: dict(fields) for name, fields in variants.items()}, "budget": dict(budget)}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+
+
+def write_table(folder: Path, table: Table) -> Path:
+    """`<folder>/<system>/tables/<preset>.json`, whole or not at all."""
+    return _write(folder / table.system / "tables" / f"{table.preset}.json", vars(table))
+
+
+def read_tables(folder: Path) -> list[Table]:
+    """All tables below a folder, in the order of their names.
+
+    Raises:
+        ValueError: a file that is no table; it names the file and the field.
+    """
+    found = []
+    for path in sorted(folder.glob("*/tables/*.json")):
+        try:
+            found.append(Table(**json.loads(path.read_text(encoding="utf-8"))))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a table ({error}); run it again") from error
+    return found
+
+
+def table_of_variants(table: Table) -> str:
+    """Markdown: a line for each variant, a column for each metric, means over seeds with their standard deviations."""
+    heads = [f"{name}, {unit}" if unit else name for name, unit in table.units.items()]
+    lines = ["| " + " | ".join(["variant", *heads, "ms"]) + " |", "|---" * (len(heads) + 2) + "|"]
+    trivial = [f"{table.baseline[name]:.4g}" for name in table.units]
+    for variant, values in table.values.items():
+        cells = [f"{np.mean(values[m]):.4g} ± {np.std(values[m], ddof=1):.2g}" for m in table.units]
+        lines.append("| " + " | ".join([variant, *cells, f"{table.milliseconds[variant]:.3g}"]) + " |")
+    lines.append("| " + " | ".join(["*trivial answer*", *trivial, ""]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def results_table(results: Sequence[Result], claims: Mapping[str, Sequence[Claim]]) -> str:

@@ -3,6 +3,7 @@
     python -m experiments.hamba train  --preset cpu --seed 0        one training, and its scores
     python -m experiments.hamba eval   --preset cpu --seed 0        its scores again, on any data
     python -m experiments.hamba claims --preset cpu --seeds 3       the claims: all runs they need, verdict, result file
+    python -m experiments.hamba table  --preset cpu --seeds 3       every metric of every variant
     ... --data freihand:/data/FreiHAND:training --held-out freihand:/data/FreiHAND:evaluation    on data of one's own
     ... --smoke                                                     a few steps of everything, to see that it runs
 
@@ -10,10 +11,8 @@ A run is a variant of a preset and a seed; its folder has the configuration, the
 was interrupted goes on. What is done is not done again.
 """
 
-import hashlib
 import json
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jhand.claims import Claim, Result, compare, statement_sha, write_result
+from jhand.claims import Claim, Result, Table
 from jhand.compile_cache import enable_compile_cache
 from jhand.data.clip import select
 from jhand.data.pipeline import Cached, Clip, Source, batches
@@ -35,6 +34,21 @@ from jhand.data.world import WorldConfig, cached_world, load_assets, make_clips
 from jhand.data.world.datasets import script_name
 from jhand.geometry.alignment import procrustes
 from jhand.hand import HandModel, HandParams, load_hand
+from jhand.judging import (
+    Measures,
+    RunOptions,
+    budget,
+    chosen_claims,
+    chosen_variant,
+    commit,
+    judge,
+    preset_of,
+    run_folder,
+    show_result,
+    show_table,
+    tabulate,
+    variants_of,
+)
 from jhand.train import ModelCard, TrainState, load_weights, save_weights, train
 from jhand.train.paths import is_under, merge, paths_of
 from jhand.train.paths import select as part_of
@@ -93,29 +107,13 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line may change."""
+class Options(RunOptions):
+    """What the command line may change where something is trained."""
 
-    preset: str = "cpu"
-    """One of the experiment's."""
-    seed: int = 0
-    """Of one training."""
-    seeds: int = 3
-    """How many a claim is run with, 0, 1, 2, ..."""
-    variant: str = ""
-    """Which one to train, by default the first of the primary claim."""
-    claim: str = ""
-    """Which claim to run, by default the primary one; `all` runs every one."""
     data: str = ""
     """To train on, as `jhand.data.sources` names it; by default the preset's world."""
     held_out: str = ""
     """To evaluate on; needed where `data` is."""
-    folder: Path = Path("out/runs")
-    """Of the runs."""
-    results: Path = Path("results")
-    """Of the results of claims."""
-    smoke: bool = False
-    """A few steps of everything."""
 
 
 def mean_hand(sample: Batch, hand: HandModel) -> Callable[[Batch], "Constant"]:
@@ -356,29 +354,9 @@ def trained_on(run: Run) -> str:
     return run.data or f"{seen}, {run.preset.clips or 'new'} clips in training"
 
 
-def commit() -> str:
-    """Of the code that runs, `+` where it was changed since; empty outside of a clone."""
-    try:
-        git = partial(subprocess.run, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
-        changed = git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
-        return git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip() + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
 def reported(experiment: Experiment, scores: Mapping[str, Any]) -> dict[str, float]:
     """Scores in the units that they are reported in."""
     return {name: experiment.units[name][1] * scores[name] for name in experiment.metrics}
-
-
-def budget(preset: Preset, data: str) -> dict[str, Any]:
-    """What both sides of a claim have alike."""
-    world = {
-        name: f"{value.__module__}.{value.__qualname__}" if callable(value) else value
-        for name, value in asdict(preset.world).items()
-    }
-    rest = {name: getattr(preset, name) for name in ("steps", "batch", "clips", "held_out", "pretraining")}
-    return {"config": asdict(preset.config), "world": world, "data": data, **rest}
 
 
 def run_of(experiment: Experiment, options: Options, variant: str, fields: Mapping[str, Any], seed: int) -> Run:
@@ -387,20 +365,16 @@ def run_of(experiment: Experiment, options: Options, variant: str, fields: Mappi
     Raises:
         ValueError: a preset that does not exist, or data without a held-out part.
     """
-    if options.preset not in experiment.presets:
-        raise ValueError(f"preset: expected one of {', '.join(experiment.presets)}, got {options.preset!r}")
+    preset: Preset = preset_of(experiment, options)
     if bool(options.data) != bool(options.held_out):
         raise ValueError("give --data and --held-out together: scores on what was trained on say nothing")
-    preset = experiment.presets[options.preset]
     if options.smoke:
         few = min(preset.pretraining, 4)
         preset = replace(preset, steps=4, batch=4, clips=16, held_out=8, evaluate_every=2, pretraining=few)
-    label = f"{options.preset}-smoke" if options.smoke else options.preset
 
     def run(variant: str, config: Any, seed: int, begin: Run | None, **more: Any) -> Run:
         known_by = {**budget(preset, options.data), "config": asdict(config), **more}
-        sha = hashlib.sha256(json.dumps(known_by, sort_keys=True, default=repr).encode()).hexdigest()[:8]
-        folder = options.folder / experiment.name / label / f"{variant}-{sha}" / f"seed{seed}"
+        folder = run_folder(experiment, options, variant, seed, known_by)
         return Run(variant, config, seed, preset, folder, options.data, options.held_out, begin)
 
     begin = run("pretraining", preset.config, 0, None, steps=0, held_out=0) if preset.pretraining else None
@@ -409,57 +383,26 @@ def run_of(experiment: Experiment, options: Options, variant: str, fields: Mappi
 
 def run_claim(experiment: Experiment, claim: Claim, options: Options) -> Result:
     """Both sides of a claim over all seeds, its verdict, and its result file."""
+    return judge(experiment, claim, options, _measures(experiment, options, claim.variants))
+
+
+def run_table(experiment: Experiment, options: Options) -> Table:
+    """All variants of all claims over all seeds: every metric of each, and the file of the table."""
+    return tabulate(experiment, options, _measures(experiment, options, variants_of(experiment)))
+
+
+def _measures(experiment: Experiment, options: Options, variants: Mapping[str, Mapping[str, Any]]) -> Measures:
     hand = load_hand()
-    seeds = list(range(options.seeds))
-    unit, scale = experiment.units[claim.metric]
-    values: dict[str, list[float]] = {name: [] for name in claim.compare}
-    costs: dict[str, dict[str, Any]] = {}
-    seconds = 0.0
-    for seed in seeds:  # seed by seed, so that what is there after an interruption is paired
-        for variant in claim.compare:
-            found = fit(experiment, run_of(experiment, options, variant, claim.variants[variant], seed), hand)
-            values[variant].append(scale * found[claim.metric])
-            costs[variant] = {k: found[k] for k in ("parameters", "flops", "milliseconds", "steps")}
-            costs[variant]["fields"] = dict(claim.variants[variant])
-            costs[variant]["seconds"] = costs[variant].get("seconds", 0.0) + found["seconds"]
-            seconds += found["seconds"]
-            print(f"{claim.name}: {variant}, seed {seed}: {scale * found[claim.metric]:.4g} {unit}", flush=True)
-    ours, ablation = claim.compare
-    first = run_of(experiment, options, ours, claim.variants[ours], 0)
-    trivial = scale * baseline_scores(experiment, first, hand)[claim.metric]
-    said = compare(values[ours], values[ablation], trivial, lower_is_better=claim.lower_is_better)
-    result = Result(
-        claim=claim.name,
-        statement=claim.statement,
-        statement_sha=statement_sha(claim, budget(first.preset, options.data)),
-        system=experiment.name,
-        preset=options.preset,
-        metric=claim.metric,
-        unit=unit,
-        direction="lower" if claim.lower_is_better else "higher",
-        compare=claim.compare,
-        variants=costs,
-        seeds=seeds,
-        values=values,
-        baseline=trivial,
-        mean=dict(zip(claim.compare, said.means, strict=True)),
-        sd=dict(zip(claim.compare, said.deviations, strict=True)),
-        difference=said.difference,
-        relative=said.relative,
-        interval=said.interval,
-        expected=claim.expected,
-        verdict=said.verdict,
-        primary=claim.primary,
-        stand_ins=list(experiment.stand_ins),
-        data=trained_on(first),
-        device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        versions=versions(),
-        commit=commit(),
-        seconds=round(seconds, 1),
-    )
-    if not options.smoke:  # a few steps say nothing
-        print(write_result(options.results, result))
-    return result
+
+    def of(variant: str, seed: int) -> dict[str, Any]:
+        found = fit(experiment, run_of(experiment, options, variant, variants[variant], seed), hand)
+        kept = ("parameters", "flops", "milliseconds", "steps", "seconds", *experiment.metrics)
+        return {name: found[name] for name in kept}
+
+    name, fields = next(iter(variants.items()))
+    first = run_of(experiment, options, name, fields, 0)
+    known = budget(first.preset, options.data)
+    return Measures(of, lambda: baseline_scores(experiment, first, hand), known, trained_on(first))
 
 
 def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None:
@@ -469,12 +412,7 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
     enable_compile_cache()
 
     def chosen(options: Options) -> Run:
-        primary = next(claim for claim in experiment.claims if claim.primary)
-        variants = {name: fields for claim in experiment.claims for name, fields in claim.variants.items()}
-        variant = options.variant or primary.compare[0]
-        if variant not in variants:
-            raise ValueError(f"variant: expected one of {', '.join(variants)}, got {variant!r}")
-        return run_of(experiment, options, variant, variants[variant], options.seed)
+        return run_of(experiment, options, *chosen_variant(experiment, options), options.seed)
 
     def train_one(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
         """Train one variant with one seed, and score it."""
@@ -493,20 +431,15 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
 
     def claims(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
         """Run claims: all the trainings they compare, paired by seed, and their verdicts."""
-        names = [claim.name for claim in experiment.claims]
-        wanted = options.claim or next(claim.name for claim in experiment.claims if claim.primary)
-        if wanted not in [*names, "all"]:
-            raise ValueError(f"claim: expected one of {', '.join(names)} or all, got {wanted!r}")
-        for claim in experiment.claims:
-            if wanted in (claim.name, "all"):
-                r = run_claim(experiment, claim, options)
-                print(
-                    f"{claim.name}: {r.verdict}; {r.compare[0]} {r.mean[r.compare[0]]:.4g}, {r.compare[1]} "
-                    f"{r.mean[r.compare[1]]:.4g} {r.unit}; difference {r.difference:.3g} ({r.interval[0]:.3g} to "
-                    f"{r.interval[1]:.3g}); the trivial answer {r.baseline:.4g}"
-                )
+        for claim in chosen_claims(experiment, options):
+            show_result(run_claim(experiment, claim, options))
 
-    tyro.extras.subcommand_cli_from_dict({"train": train_one, "eval": evaluate, "claims": claims}, args=arguments)
+    def table(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
+        """Train all variants of all claims, with all seeds: every metric of each."""
+        show_table(run_table(experiment, options))
+
+    commands: dict[str, Callable[..., None]] = {"train": train_one, "eval": evaluate, "claims": claims, "table": table}
+    tyro.extras.subcommand_cli_from_dict(commands, args=arguments)
 
 
 def _show(experiment: Experiment, run: Run, result: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from jhand import metrics
 from jhand.claims import Claim, read_results
 from jhand.data import write_clips
 from jhand.data.world import single_hand
-from jhand.experiment import Experiment, Options, Preset, fit, main, mean_hand, run_claim, run_of
+from jhand.experiment import Experiment, Options, Preset, fit, main, mean_hand, run_claim, run_of, run_table
 from jhand.train import LossAux, Stage, Update, load_weights, read_card, read_log
 from tests.data.clips import make_clip
 
@@ -163,6 +163,7 @@ def test_a_claim_compares_paired_seeds_and_is_written(experiment, options, capsy
     difference = np.subtract(kept.values["none"], kept.values["full"])
     np.testing.assert_allclose(kept.difference, difference.mean())
     assert kept.verdict in ("shown", "not_shown", "reversed", "not_trained")
+    assert run_table(experiment, options).values["none"]["mpjpe"] == kept.values["none"]
 
 
 def test_the_command_line(experiment, options, capsys):

@@ -11,8 +11,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jhand.claims import read_results, results_table, statement_sha  # noqa: E402
-from jhand.experiment import Experiment, budget  # noqa: E402
+from jhand.claims import (  # noqa: E402
+    Result,
+    Table,
+    budget_sha,
+    read_results,
+    read_tables,
+    results_table,
+    statement_sha,
+    table_of_variants,
+)
+from jhand.experiment import Experiment  # noqa: E402
+from jhand.judging import budget, variants_of  # noqa: E402
+from jhand.solving import SolveExperiment  # noqa: E402
 
 SYSTEMS = """# Systems
 
@@ -30,15 +41,21 @@ answer by 20 %.
 Made by `tools/make_tables.py` from the files in `results/`.
 
 """
+LADDER = """
+## {ladder.system}, {ladder.preset}
+
+All variants over {seeds} seeds ({ladder.data}); ms: of one example, on {ladder.device}.
+
+"""
 
 
-def experiments() -> dict[str, Experiment]:
+def experiments() -> dict[str, Experiment | SolveExperiment]:
     """By the name of their system."""
     names = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__")
     return {name: importlib.import_module(f"experiments.{name}").experiment for name in names}
 
 
-def pages(found: dict[str, Experiment]) -> dict[Path, str]:
+def pages(found: dict[str, Experiment | SolveExperiment]) -> dict[Path, str]:
     """What the two pages should hold."""
     rows = []
     for name, experiment in found.items():
@@ -46,11 +63,13 @@ def pages(found: dict[str, Experiment]) -> dict[Path, str]:
         rows.append(f"| `{name}` | {first} | {len(experiment.claims)} | [experiment](../experiments/{name}.py) |")
     results = read_results(ROOT / "results")
     table = results_table(results, {name: experiment.claims for name, experiment in found.items()})
+    for ladder in read_tables(ROOT / "results"):
+        table += LADDER.format(ladder=ladder, seeds=len(ladder.seeds)) + table_of_variants(ladder)
     docs = ROOT / "docs"
     return {docs / "systems.md": SYSTEMS + "\n".join(rows) + "\n", docs / "results.md": RESULTS + table}
 
 
-def foreign(found: dict[str, Experiment]) -> list[str]:
+def foreign(found: dict[str, Experiment | SolveExperiment]) -> list[str]:
     """Results of claims, presets or budgets that are not those of the experiments."""
     wrong = []
     for result in read_results(ROOT / "results"):
@@ -60,10 +79,20 @@ def foreign(found: dict[str, Experiment]) -> list[str]:
         if experiment is None or claim is None or result.preset not in experiment.presets:
             wrong.append(f"{where}: no experiment states this claim")
             continue
-        data = "" if result.data.startswith("world") else result.data
-        if statement_sha(claim, budget(experiment.presets[result.preset], data)) != result.statement_sha:
+        if statement_sha(claim, budget_of(experiment, result)) != result.statement_sha:
             wrong.append(f"{where}: what was run is not what is stated now: run it again")
+    for table in read_tables(ROOT / "results"):
+        experiment = found.get(table.system)
+        known = experiment is not None and table.preset in experiment.presets
+        if not known or budget_sha(variants_of(experiment), budget_of(experiment, table)) != table.budget_sha:
+            wrong.append(f"results/{table.system}/tables/{table.preset}.json: of other variants than are stated now")
     return wrong
+
+
+def budget_of(experiment: Experiment | SolveExperiment, result: Result | Table) -> dict[str, object]:
+    """The budget of a preset as it is stated now, on the data that a result is of."""
+    own = isinstance(experiment, SolveExperiment) or result.data.startswith("world")
+    return budget(experiment.presets[result.preset], "" if own else result.data)
 
 
 def main() -> None:
