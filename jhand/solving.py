@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jhand.claims import Claim, Result, Table
@@ -156,7 +157,7 @@ def _solved(experiment: SolveExperiment, inputs: Any, config: Any, hand: HandMod
         one = jax.tree.map(lambda leaf, part=part: leaf[part], inputs)
         parts.append(jax.block_until_ready(experiment.system.solve(one, config, hand)))
         seconds = time.perf_counter() - start
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), 1000 * seconds / half
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), 1000 * seconds / half
 
 
 def _mean(each: Any) -> float:

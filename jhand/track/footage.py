@@ -147,15 +147,16 @@ def track_frames(
         progress: called with the number of frames done.
 
     Returns:
-        Hands (T, num_hands), numpy.
+        Hands (T, num_hands).
     """
-    tracker, seen = start_tracker(num_hands), []
+    tracker, seen, structure = start_tracker(num_hands), [], None
     for frame in frames:
         tracker, hands = track_hands(networks, tracker, frame)
-        seen.append(jax.tree.map(np.asarray, hands))
+        leaves, structure = jax.tree.flatten(hands)
+        seen.append([np.asarray(leaf) for leaf in leaves])  # not on the device: a long video would fill it
         if progress is not None:
             progress(len(seen))
-    return jax.tree.map(lambda *a: np.stack(a), *seen)
+    return jax.tree.unflatten(structure, [jnp.asarray(np.stack(each)) for each in zip(*seen, strict=True)])
 
 
 def _focal(size: tuple[int, int], given: float | None, of_file: float | None) -> tuple[float, str]:
