@@ -15,7 +15,7 @@ _MODEL = {"geometry", "hand", "draws"}
 _TOOLS = {"metrics", "fitting", "motion", "contact", "render"}
 _LEARNING = {"nn", "diffusion", "train"}
 _BELOW_SYSTEMS = _MODEL | _TOOLS | _LEARNING | {"data", "track"}
-_TOP = {"cli", "viz", "report", "gltf", "results", "studies", "experiment", "claims", "__main__"}
+_TOP = {"cli", "viz", "report", "gltf", "results", "studies", "experiment", "solving", "judging", "claims", "__main__"}
 ARROWS = {
     "geometry": set(),
     "draws": set(),

@@ -6,6 +6,8 @@ from jhand.fitting.between_models import Transfer as Transfer
 from jhand.fitting.between_models import transfer as transfer
 from jhand.fitting.calibrate import attach_markers as attach_markers
 from jhand.fitting.calibrate import fit_landmarks as fit_landmarks
+from jhand.fitting.lbfgs import Minimum as Minimum
+from jhand.fitting.lbfgs import lbfgs as lbfgs
 from jhand.fitting.lm import Solution as Solution
 from jhand.fitting.lm import levenberg_marquardt as levenberg_marquardt
 from jhand.fitting.measurements import FitSettings as FitSettings
