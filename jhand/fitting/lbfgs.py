@@ -87,7 +87,7 @@ def lbfgs(
             length, _, number = tried
             return length / 2, cost(x + length / 2 * step), number + 1
 
-        length, found, _ = lax.while_loop(too_long, halve, (jnp.ones(()), cost(x + step), 0))
+        length, found, _number = lax.while_loop(too_long, halve, (jnp.ones(()), cost(x + step), 0))
         moved = found < value
         to = jnp.where(moved, x + length * step, x)
         found, there = jax.value_and_grad(cost)(to)

@@ -41,4 +41,7 @@ from jhand.nn.scan import selective_scan_sequential as selective_scan_sequential
 from jhand.nn.scan import selective_scan_step as selective_scan_step
 from jhand.nn.scan import ssd as ssd
 from jhand.nn.scan import ssd_step as ssd_step
+from jhand.nn.simcc import SimCCHead as SimCCHead
+from jhand.nn.simcc import simcc_loss as simcc_loss
+from jhand.nn.simcc import simcc_points as simcc_points
 from jhand.nn.vit import ViT as ViT

@@ -1,3 +1,5 @@
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ def test_a_valley_beside_scipy():
 
 def test_it_never_goes_up_and_stops_at_the_least():
     costs = [float(lbfgs(rosenbrock, jnp.zeros(4), iterations=n).cost) for n in (0, 1, 2, 5, 10, 40)]
-    assert all(a >= b for a, b in zip(costs, costs[1:], strict=False)) and costs[-1] < 0.01
+    assert all(a >= b for a, b in itertools.pairwise(costs)) and costs[-1] < 0.01
     there = lbfgs(rosenbrock, jnp.ones(4), iterations=5)
     np.testing.assert_array_equal(there.x, np.ones(4))
 
