@@ -4,7 +4,7 @@ Claims  the full head against itself without the graph, in one direction, withou
         branches, and against attention on all patches, which is HaMeR's head; Dong et al., NeurIPS 2024, table 4
 Shows   PA-MPJPE of held-out renders of the synthetic world: hands of all shapes, poses and skins that show their palm
         (gpu: any side), partly hidden
-Cost    cpu: 22 minutes of pretraining, then about 9 minutes a variant and seed, on two busy cores; gpu: not run yet
+Cost    cpu: 25 minutes of pretraining, then about 5 minutes a variant and seed, on two busy cores; gpu: not run yet
 Command python -m experiments.hamba claims --preset cpu --seeds 5
 Expect  2 to 10 % lower than each ablation
 """
