@@ -35,7 +35,9 @@ PACKAGES = [
     "jhand.experiment",
     "jhand.solving",
     "jhand.track",
+    "jhand.track.template",
     "jhand.systems.hamba",
+    "jhand.systems.surgery_mvhand",
     "jhand",
 ]
 
