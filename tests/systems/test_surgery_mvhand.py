@@ -201,6 +201,21 @@ def test_joints_that_are_not_trusted_are_dropped(small, right):
     assert trusting != error(inputs, truth, right)
 
 
+def test_metrics_of_the_truth(small, right):
+    """Every metric of the experiment: of the right answer the best value, of the trivial one a worse."""
+    inputs, truth = small
+    uv = project(jax.tree.map(lambda x: x[:, None, :, None], truth.cameras), truth.keypoints[:, :, None])
+    perfect = system.Outputs(truth.keypoints, system.Detections(uv, jnp.ones(uv.shape[:-1])))
+    answer = canonical(inputs, truth, right)
+    assert experiment.metrics.keys() == experiment.units.keys()
+    for name, metric in experiment.metrics.items():
+        best, poor = np.asarray(metric(perfect, truth, right)), np.asarray(metric(answer, truth, right))
+        assert best.shape == (6,) and (np.isnan(best) == np.isnan(poor)).all()
+        np.testing.assert_allclose(best[~np.isnan(best)], 1 if "pck" in name else 0, atol=1e-4)
+        assert np.nanmean(np.abs(poor - best)) > 0.01
+        assert np.isnan(best).sum() == (4 if name.startswith("mpjpe_") else 0)
+
+
 def test_the_claims_sides_differ_in_weights_alone():
     for claim in experiment.claims:
         for fields in claim.variants.values():
