@@ -330,11 +330,11 @@ def mje(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
 
 def mpck2d(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
     found, true = _pixels(outputs, truth)
-    return jnp.mean(jnp.stack([metrics.pck(found, true, t) for t in PIXELS]), (0, 2, 3, 4))
+    return jnp.mean(metrics.pck(found, true, thresholds=np.array(PIXELS)), (1, 2, 3, 4))
 
 
 def mpck3d(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
-    return jnp.mean(jnp.stack([metrics.pck(outputs.keypoints, truth.keypoints, t) for t in METRES]), (0, 2, 3))
+    return jnp.mean(metrics.pck(outputs.keypoints, truth.keypoints, thresholds=np.array(METRES)), (1, 2, 3))
 
 
 def canonical(inputs: Inputs, truth: Truth, hand: HandModel) -> Outputs:
