@@ -23,6 +23,7 @@ PACKAGES = [
     "jhand.render",
     "jhand.train",
     "jhand.contact",
+    "jhand.diffusion",
     "jhand.nn",
     "jhand.data",
     "jhand.data.pipeline",
