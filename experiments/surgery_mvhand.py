@@ -73,13 +73,13 @@ class VideoScene(Scene):
 
     frames: int = 40
     views: int = 6
-    size: tuple[int, int] = (180, 240)
-    focal: float = 450.0
+    size: tuple[int, int] = (360, 480)
+    focal: float = 900.0
     fails: tuple[float, float] = (0.25, 0.3)
     """Share of views in which a coarse hand is wrong, and seconds that it is, in the mean; as `hidden`."""
-    pictures: int = 6000
+    pictures: int = 12_000
     """That the hand keypoint model is trained on."""
-    steps: int = 3000
+    steps: int = 6000
     batch: int = 32
 
 
@@ -221,8 +221,9 @@ def _pictures(scene: VideoScene, hand: HandModel, key: Array, meshes: Array, cam
     keys = jax.random.split(key, 4)
     height, width = scene.size
     skin = jnp.array([0.55, 0.33, 0.24]) * jax.random.uniform(keys[0], minval=0.5, maxval=1.2)
-    coarse = jax.random.uniform(keys[1], (scene.views, height // 12, width // 12, 3)) * 0.5
-    ground = jax.image.resize(coarse, (scene.views, height, width, 3), "cubic")
+    cloth = 0.3 * jax.random.uniform(keys[3], (3,))
+    folds = jax.random.uniform(keys[1], (scene.views, height // 24, width // 24, 1), minval=0.4, maxval=1.6)
+    ground = cloth * jax.image.resize(folds, (scene.views, height, width, 1), "cubic")
 
     def one(place: tuple[Array, Array]) -> Array:
         t, v = place
@@ -367,7 +368,7 @@ experiment = SolveExperiment(
     presets={
         "cpu": Problems(system.Config.tiny(), number=12, scene=Scene()),
         # pixels weigh as many millimetres as those of the ladder's cameras do
-        "video": Problems(system.Config.tiny(reprojection=(1900 / 450) ** 2), number=6, scene=VideoScene()),
+        "video": Problems(system.Config.tiny(reprojection=(1900 / 900) ** 2), number=6, scene=VideoScene()),
         "gpu": Problems(system.Config.small(), number=60, scene=Scene(frames=300)),
         "paper": Problems(system.Config.paper(), number=60, scene=Scene(frames=300)),
     },

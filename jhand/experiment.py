@@ -28,6 +28,7 @@ import numpy as np
 from jhand.claims import Claim, Result, Table
 from jhand.compile_cache import enable_compile_cache
 from jhand.data.clip import select
+from jhand.data.made import Made, Rows, first_examples, make_examples
 from jhand.data.pipeline import Cached, Clip, Source, batches
 from jhand.data.sources import open_source
 from jhand.data.world import WorldConfig, cached_world, load_assets, make_clips
@@ -67,13 +68,14 @@ class Preset:
 
     config: Any
     """Of the system."""
-    world: WorldConfig
+    world: WorldConfig | Made
+    """Clips with pictures, which the system prepares; or its examples themselves."""
     steps: int
     batch: int
     clips: int | None
-    """Written to disk once and read in epochs; None makes new ones inside each step, on the devices."""
+    """Or examples: made once and read in epochs; None makes new ones inside each step, on the devices."""
     held_out: int = 1024
-    """Clips that scores are means over."""
+    """Clips or examples that scores are means over."""
     evaluate_every: int = 1000
     pretraining: int = 0
     """Steps of the system's `pretraining`, which stands for weights that a paper begins from: trained once, and what
@@ -254,10 +256,21 @@ def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def baseline_scores(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, float]:
     """What the trivial answer scores on the held-out examples."""
-    sample = next(_numpy_batches(experiment, run, min(2048, len(train_source(experiment, run))), augmented=False))
-    answer = experiment.baseline(sample, hand)
+    answer = experiment.baseline(training_sample(experiment, run), hand)
     each = held_out_batches(experiment, run)
     return _means([{n: metric(answer(b), b, hand) for n, metric in experiment.metrics.items()} for b in each])
+
+
+def training_sample(experiment: Experiment, run: Run) -> Batch:
+    """Some of what is trained on, as it is."""
+    if (made := made_of(run)) is not None:
+        return dict(first_examples(made, TRAIN_SEED, min(2048, run.preset.clips or 2048)))
+    return next(_numpy_batches(experiment, run, min(2048, len(train_source(experiment, run))), augmented=False))
+
+
+def made_of(run: Run) -> Made | None:
+    """Where examples come from that are no clips."""
+    return None if run.data or not isinstance(run.preset.world, Made) else run.preset.world
 
 
 def cost(experiment: Experiment, config: Any, state: TrainState, batch: Batch, hand: HandModel) -> dict[str, Any]:
@@ -286,22 +299,27 @@ def cost(experiment: Experiment, config: Any, state: TrainState, batch: Batch, h
 
 def train_source(experiment: Experiment, run: Run) -> Source:
     """Clips to train on, without what the system does not need."""
-    if run.data:
-        source: Source = open_source(run.data)
-    else:
-        source = cached_world(run.preset.world, TRAIN_SEED, run.preset.clips or 2048)
+    source = _source(run.data, run.preset.world, TRAIN_SEED, run.preset.clips or 2048)
     return Cached(_Seen(experiment, run, source, bool(run.data)))
 
 
 def feed(experiment: Experiment, run: Run) -> Any:
-    """Batches for `jhand.train.train`: of clips on disk, or made in the step."""
+    """Batches for `jhand.train.train`: of clips on disk or examples in memory, or made in the step."""
+    preset = run.preset
+
+    def numbers(step: jax.Array) -> jax.Array:
+        return step * preset.batch + jnp.arange(preset.batch) + run.seed * 2**24
+
+    if (examples := made_of(run)) is not None:
+        if preset.clips is not None:
+            return Rows(first_examples(examples, TRAIN_SEED, preset.clips), preset.batch, run.seed)
+        return lambda step: make_examples(examples, TRAIN_SEED, numbers(step))
     if run.data or run.preset.clips is not None:
         return _numpy_batches(experiment, run, run.preset.batch, augmented=True)
-    assets, preset = load_assets(), run.preset
+    assets = load_assets()
 
     def made(step: jax.Array) -> Batch:
-        numbers = step * preset.batch + jnp.arange(preset.batch) + run.seed * 2**24
-        clips = make_clips(TRAIN_SEED, numbers, preset.world, assets)
+        clips = make_clips(TRAIN_SEED, numbers(step), preset.world, assets)
         return jax.vmap(lambda clip: experiment.system.prepare(clip, run.config))(clips)
 
     return made
@@ -309,15 +327,25 @@ def feed(experiment: Experiment, run: Run) -> Any:
 
 def held_out_batches(experiment: Experiment, run: Run) -> list[Batch]:
     """What scores are means over: the same for every variant and seed, never augmented at random."""
-    if run.held_out:
-        source: Source = open_source(run.held_out)
-    else:
-        source = cached_world(run.preset.world, HELD_OUT_SEED, run.preset.held_out)
+    if isinstance(run.preset.world, Made) and not run.held_out:
+        examples = first_examples(run.preset.world, HELD_OUT_SEED, run.preset.held_out)
+        size = min(run.preset.batch, run.preset.held_out)
+        starts = range(0, run.preset.held_out // size * size, size)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i : i + size], dict(examples)) for i in starts]
+    source = _source(run.held_out, run.preset.world, HELD_OUT_SEED, run.preset.held_out)
     source = _Seen(experiment, run, source, bool(run.held_out))
     number = min(run.preset.held_out, len(source))
     size = min(run.preset.batch, number)
     prepared = [experiment.system.prepare(source[i], run.config) for i in range(number // size * size)]
     return [_stacked(prepared[i : i + size]) for i in range(0, len(prepared), size)]
+
+
+def _source(named: str, world: WorldConfig | Made, seed: int, number: int) -> Source:
+    """Clips of a dataset, or of a world where none is named."""
+    if named:
+        return open_source(named)
+    assert not isinstance(world, Made), "examples are no clips"
+    return cached_world(world, seed, number)
 
 
 class _Seen:
@@ -349,9 +377,11 @@ def _stacked(examples: Sequence[Batch]) -> Batch:
 
 def trained_on(run: Run) -> str:
     """The data of a run in words."""
-    world = run.preset.world
+    world, number = run.preset.world, run.preset.clips or "new"
+    if isinstance(world, Made):
+        return run.data or f"{world}, {number} examples in training"
     seen = f"world ({script_name(world.script)}, {script_name(world.camera)} camera, {world.size[0]} pixels)"
-    return run.data or f"{seen}, {run.preset.clips or 'new'} clips in training"
+    return run.data or f"{seen}, {number} clips in training"
 
 
 def reported(experiment: Experiment, scores: Mapping[str, Any]) -> dict[str, float]:

@@ -26,6 +26,7 @@ PACKAGES = [
     "jhand.diffusion",
     "jhand.nn",
     "jhand.data",
+    "jhand.data.made",
     "jhand.data.pipeline",
     "jhand.data.sources",
     "jhand.data.world",
