@@ -209,7 +209,7 @@ def two_points(key, scene):
 
 @pytest.mark.parametrize("clips", [12, None], ids=["in memory", "in the step"])
 def test_examples_need_no_clips(experiment, tmp_path, right, clips):
-    options = Options(folder=tmp_path / "runs", results=tmp_path / "results", seeds=2)
+    options = Options(folder=tmp_path / "runs", results=tmp_path / "results")
     preset = replace(experiment.presets["cpu"], world=Made(two_points), clips=clips, batch=4, held_out=8, steps=30)
     made = replace(experiment, presets={"cpu": preset})
     run = run_of(made, options, "full", {}, 1)
