@@ -217,4 +217,4 @@ def test_examples_need_no_clips(experiment, tmp_path, right, clips):
     said = "A picture of noise, and a hand that hardly changes, "
     assert read_card(run.folder / "weights").data == f"{said}{clips or 'new'} examples in training"
     claimed = run_claim(made, made.claims[0], options)
-    assert 0 < claimed.baseline < 3 and claimed.data.startswith(said)
+    assert 2 < claimed.baseline < 5 and claimed.data.startswith(said)
