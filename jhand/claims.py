@@ -40,6 +40,8 @@ class Claim:
     expected: tuple[float, float] | None = None
     """Relative differences between which the paper's own lies."""
     primary: bool = False
+    presets: tuple[str, ...] = ()
+    """Those that it can be run in, where not in all."""
 
     def __post_init__(self) -> None:
         missing = [name for name in self.compare if name not in self.variants]

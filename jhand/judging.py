@@ -175,7 +175,7 @@ def judge(experiment: Stated, claim: Claim, options: RunOptions, measures: Measu
 def tabulate(experiment: Stated, options: RunOptions, measures: Measures) -> Table:
     """Every metric of all variants over all seeds, and the file of the table."""
     seeds = list(range(options.seeds))
-    variants = variants_of(experiment)
+    variants = variants_of(experiment, options.preset)
     found = {variant: [measures.of(variant, seed) for seed in seeds] for variant in variants}
 
     def scaled(scores: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -201,9 +201,10 @@ def tabulate(experiment: Stated, options: RunOptions, measures: Measures) -> Tab
     return table
 
 
-def variants_of(experiment: Stated) -> dict[str, Mapping[str, Any]]:
-    """All that claims name, in their order."""
-    return {name: fields for claim in experiment.claims for name, fields in claim.variants.items()}
+def variants_of(experiment: Stated, preset: str = "") -> dict[str, Mapping[str, Any]]:
+    """All that claims name, or the claims of a preset, in their order."""
+    claims = [claim for claim in experiment.claims if not (preset and claim.presets) or preset in claim.presets]
+    return {name: fields for claim in claims for name, fields in claim.variants.items()}
 
 
 def chosen_variant(experiment: Stated, options: RunOptions) -> tuple[str, Mapping[str, Any]]:
@@ -223,13 +224,14 @@ def chosen_claims(experiment: Stated, options: RunOptions) -> list[Claim]:
     """What is asked for, by default the primary claim.
 
     Raises:
-        ValueError: there is no such claim.
+        ValueError: the preset has no such claim.
     """
-    names = [claim.name for claim in experiment.claims]
+    claims = [claim for claim in experiment.claims if not claim.presets or options.preset in claim.presets]
     wanted = options.claim or next(claim.name for claim in experiment.claims if claim.primary)
-    if wanted not in [*names, "all"]:
-        raise ValueError(f"claim: expected one of {', '.join(names)} or all, got {wanted!r}")
-    return [claim for claim in experiment.claims if wanted in (claim.name, "all")]
+    if wanted not in [*(claim.name for claim in claims), "all"]:
+        names = ", ".join(claim.name for claim in claims)
+        raise ValueError(f"claim: expected one of {names} or all in preset {options.preset!r}, got {wanted!r}")
+    return [claim for claim in claims if wanted in (claim.name, "all")]
 
 
 def show_result(r: Result) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +41,19 @@ def test_training(root, capsys, tmp_path, monkeypatch):
     (printed,) = capsys.readouterr().out.splitlines()
     assert printed.startswith("200 steps, rms 0.") and float(printed.split()[-1]) < 0.2
     assert (tmp_path / "out" / "parabola" / "weights" / "README.md").exists()
+
+
+PAGES = sorted((Path(__file__).parent.parent / "docs" / "systems").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_pages_of_systems(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks, "a page shows how its system is used"
+    names = {}
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), names)
 
 
 def test_your_own_system(root, tmp_path):

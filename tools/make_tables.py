@@ -29,8 +29,8 @@ SYSTEMS = """# Systems
 
 Published systems in `jhand.systems`, each with an experiment of the same name. Made by `tools/make_tables.py`.
 
-| system | what it is | claims | experiment |
-|---|---|---|---|
+| system | what it is | claims | experiment | page |
+|---|---|---|---|---|
 """
 RESULTS = """# Results
 
@@ -60,7 +60,9 @@ def pages(found: dict[str, Experiment | SolveExperiment]) -> dict[Path, str]:
     rows = []
     for name, experiment in found.items():
         first = experiment.system.__doc__.strip().splitlines()[0].rstrip(".")
-        rows.append(f"| `{name}` | {first} | {len(experiment.claims)} | [experiment](../experiments/{name}.py) |")
+        page = f"[page](systems/{name}.md)" if (ROOT / "docs" / "systems" / f"{name}.md").exists() else ""
+        code = f"[experiment](../experiments/{name}.py)"
+        rows.append(f"| `{name}` | {first} | {len(experiment.claims)} | {code} | {page} |")
     results = read_results(ROOT / "results")
     table = results_table(results, {name: experiment.claims for name, experiment in found.items()})
     for ladder in read_tables(ROOT / "results"):
@@ -84,7 +86,10 @@ def foreign(found: dict[str, Experiment | SolveExperiment]) -> list[str]:
     for table in read_tables(ROOT / "results"):
         experiment = found.get(table.system)
         known = experiment is not None and table.preset in experiment.presets
-        if not known or budget_sha(variants_of(experiment), budget_of(experiment, table)) != table.budget_sha:
+        if (
+            not known
+            or budget_sha(variants_of(experiment, table.preset), budget_of(experiment, table)) != table.budget_sha
+        ):
             wrong.append(f"results/{table.system}/tables/{table.preset}.json: of other variants than are stated now")
     return wrong
 

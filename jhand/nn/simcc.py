@@ -6,25 +6,33 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
+from jhand.nn.attention import Encoder
+
 
 class SimCCHead(nn.Module):
     """A map of features (..., h, w, C) to logits (..., K, 2, bins), of columns and of rows.
 
+    As in RTMPose (Jiang et al., 2023), points look at each other before they are placed.
+
     Attributes:
         num_points: K.
         bins: across the picture; more than its pixels tell places between them.
+        channels: of each point, a multiple of 4.
         dtype: of the linear maps; logits are float32.
     """
 
     num_points: int
     bins: int
+    channels: int = 256
     dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         maps = nn.Dense(self.num_points, dtype=self.dtype, name="points")(features)
         flat = jnp.moveaxis(maps, -1, -3).reshape(*maps.shape[:-3], self.num_points, -1)
-        both = [nn.Dense(self.bins, dtype=self.dtype, name=name)(flat) for name in ("columns", "rows")]
+        tokens = nn.Dense(self.channels, dtype=self.dtype, name="tokens")(flat)
+        tokens = Encoder(1, heads=4, mlp_ratio=2.0, dtype=self.dtype, name="between")(tokens)
+        both = [nn.Dense(self.bins, dtype=self.dtype, name=name)(tokens) for name in ("columns", "rows")]
         return jnp.stack(both, -2).astype(jnp.float32)
 
 
