@@ -42,6 +42,8 @@ class Claim:
     primary: bool = False
     presets: tuple[str, ...] = ()
     """Those that it can be run in, where not in all."""
+    beats_trivial: bool = True
+    """Whether both sides must beat the trivial answer. Not where doing nothing is best, as it is for jitter."""
 
     def __post_init__(self) -> None:
         missing = [name for name in self.compare if name not in self.variants]
@@ -68,7 +70,7 @@ class Comparison:
 def compare(
     ours: ArrayLike | Sequence[float],
     ablation: ArrayLike | Sequence[float],
-    baseline: float,
+    baseline: float | None,
     *,
     lower_is_better: bool = True,
 ) -> Comparison:
@@ -77,7 +79,7 @@ def compare(
     Args:
         ours: a value of each seed, (S,).
         ablation: (S,) of the same seeds, in the same order.
-        baseline: what a trivial answer scores.
+        baseline: what a trivial answer scores; None where it need not be beaten.
         lower_is_better: the sense of the metric.
 
     Returns:
@@ -90,14 +92,14 @@ def compare(
     a, b = np.asarray(ours, float), np.asarray(ablation, float)
     if a.ndim != 1 or a.shape != b.shape or len(a) < 3:
         raise ValueError(f"expected values of the same three or more seeds, got shapes {a.shape} and {b.shape}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all() and math.isfinite(baseline)):
+    if not (np.isfinite(a).all() and np.isfinite(b).all() and math.isfinite(baseline or 0.0)):
         raise ValueError(f"expected finite values, got {a}, {b} and baseline {baseline}")
     sign = 1.0 if lower_is_better else -1.0
     favour = sign * (b - a)
     middle, half = float(favour.mean()), student_t(len(a) - 1) * float(favour.std(ddof=1)) / math.sqrt(len(a))
     interval = (middle - half, middle + half)
     worst = float(max(sign * a.mean(), sign * b.mean()))
-    if worst > sign * baseline - MARGIN * abs(baseline):
+    if baseline is not None and worst > sign * baseline - MARGIN * abs(baseline):
         verdict: Verdict = "not_trained"
     elif interval[0] > 0:
         verdict = "shown"
@@ -139,7 +141,7 @@ def statement_sha(claim: Claim, budget: Mapping[str, Any]) -> str:
         "variants": {name: dict(fields) for name, fields in claim.variants.items() if name in claim.compare},
         "compare": list(claim.compare),
         "budget": dict(budget),
-    }
+    } | ({} if claim.beats_trivial else {"beats_trivial": False})
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
 

@@ -137,7 +137,8 @@ def judge(experiment: Stated, claim: Claim, options: RunOptions, measures: Measu
             print(f"{claim.name}: {variant}, seed {seed}: {scale * found[claim.metric]:.4g} {unit}", flush=True)
     ours, ablation = claim.compare
     trivial = scale * measures.trivial()[claim.metric]
-    said = compare(values[ours], values[ablation], trivial, lower_is_better=claim.lower_is_better)
+    floor = trivial if claim.beats_trivial else None
+    said = compare(values[ours], values[ablation], floor, lower_is_better=claim.lower_is_better)
     result = Result(
         claim=claim.name,
         statement=claim.statement,

@@ -38,6 +38,7 @@ PACKAGES = [
     "jhand.solving",
     "jhand.track",
     "jhand.track.template",
+    "jhand.systems.ego2handspose",
     "jhand.systems.hamba",
     "jhand.systems.surgery_mvhand",
     "jhand",

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,3 +116,31 @@ def test_the_table_has_every_claim(result):
     _, _, ran, not_run = table.strip().splitlines()
     assert "8.1 ± 0.1" in ran and "| shown |" in ran and "inside" in ran and "**graph**" in ran
     assert "scan" in not_run and "not run" in not_run
+
+
+def test_where_doing_nothing_is_best_the_trivial_answer_need_not_be_beaten():
+    ours, ablation = [1.0, 1.1, 0.9], [2.0, 2.2, 2.1]
+    assert compare(ours, ablation, 0.5).verdict == "not_trained"
+    assert compare(ours, ablation, None).verdict == "shown"
+    sides = {"a": {}, "b": {"x": 1}}
+    strict, free = (Claim("c", "s", "jitter", sides, ("a", "b"), beats_trivial=beats) for beats in (True, False))
+    assert statement_sha(strict, {}) != statement_sha(free, {})
+
+
+def test_claims_of_some_presets():
+    from jhand.judging import RunOptions, chosen_claims, variants_of
+    from tests.test_solving import SIDES
+
+    class Stated:
+        claims = (
+            Claim("everywhere", "s", "m", SIDES, ("weighted", "plain"), primary=True),
+            Claim("large", "s", "m", {"a": {}, "b": {"weighted": False}}, ("a", "b"), presets=("gpu",)),
+        )
+
+    stated: Any = Stated()
+    assert [c.name for c in chosen_claims(stated, RunOptions(claim="all"))] == ["everywhere"]
+    assert [c.name for c in chosen_claims(stated, RunOptions(claim="all", preset="gpu"))] == ["everywhere", "large"]
+    with pytest.raises(ValueError, match="expected one of everywhere or all in preset 'cpu', got 'large'"):
+        chosen_claims(stated, RunOptions(claim="large"))
+    assert variants_of(stated, "cpu").keys() == {"weighted", "plain"}
+    assert variants_of(stated, "gpu").keys() == variants_of(stated).keys() == {"weighted", "plain", "a", "b"}

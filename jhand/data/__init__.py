@@ -17,6 +17,9 @@ from jhand.data.clip import ENTRIES as ENTRIES
 from jhand.data.clip import ClipError as ClipError
 from jhand.data.clip import check_clip as check_clip
 from jhand.data.clip import select as select
+from jhand.data.compositing import Composed as Composed
+from jhand.data.compositing import Composing as Composing
+from jhand.data.compositing import compose_hands as compose_hands
 from jhand.data.pictures import Picture as Picture
 from jhand.data.pictures import PictureError as PictureError
 from jhand.data.pictures import Video as Video
@@ -26,6 +29,9 @@ from jhand.data.pictures import open_video as open_video
 from jhand.data.pictures import read_picture as read_picture
 from jhand.data.pictures import video_frames as video_frames
 from jhand.data.pose_file import write_hands as write_hands
+from jhand.data.readers.ego2hands import read_ego2hands_keypoints2d as read_ego2hands_keypoints2d
+from jhand.data.readers.ego2hands import read_ego2hands_keypoints3d as read_ego2hands_keypoints3d
+from jhand.data.readers.ego2hands import read_ego2hands_mano as read_ego2hands_mano
 from jhand.data.readers.freihand import FreiHAND as FreiHAND
 from jhand.data.readers.interhand import InterHand as InterHand
 from jhand.data.recording import Recording as Recording

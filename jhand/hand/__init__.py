@@ -5,12 +5,15 @@ from jhand.hand.anatomy import joint_angles as joint_angles
 from jhand.hand.anatomy import limit_excess as limit_excess
 from jhand.hand.anatomy import limit_penalty as limit_penalty
 from jhand.hand.anatomy import pose_from_angles as pose_from_angles
+from jhand.hand.anatomy import rotations_from_angles as rotations_from_angles
 from jhand.hand.anatomy import sample_angles as sample_angles
 from jhand.hand.anatomy import sample_poses as sample_poses
 from jhand.hand.bone_angles import Bones as Bones
 from jhand.hand.bone_angles import bone_excess as bone_excess
 from jhand.hand.bone_angles import bone_limits as bone_limits
 from jhand.hand.bone_angles import bone_measures as bone_measures
+from jhand.hand.bone_lengths import bone_lengths as bone_lengths
+from jhand.hand.bone_lengths import with_bone_lengths as with_bone_lengths
 from jhand.hand.files import HandFileError as HandFileError
 from jhand.hand.files import correct_left_shapedirs as correct_left_shapedirs
 from jhand.hand.files import load_hand as load_hand

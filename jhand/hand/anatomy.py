@@ -57,10 +57,20 @@ def pose_from_angles(hand: HandModel, angles: ArrayLike) -> Float[Array, "*b 15 
     Returns:
         hand_pose (..., 15, 3), axis-angle relative to the flat hand.
     """
+    return so3_log(rotations_from_angles(hand, angles))
+
+
+def rotations_from_angles(hand: HandModel, angles: ArrayLike) -> Float[Array, "*b 15 3 3"]:
+    """`pose_from_angles` as matrices, for `pose_hand_by_matrices`: what descends over angles needs no logarithm.
+
+    Args:
+        hand: the model, for its axes.
+        angles: (..., 15, 3) flexion, abduction, twist, radians.
+    """
     a = jnp.asarray(angles)
     turns = [so3_exp(a[..., k, None] * jnp.eye(3)[k]) for k in range(3)]
     local = jnp.matmul(jnp.matmul(turns[0], turns[1], precision=HIGHEST), turns[2], precision=HIGHEST)
-    return so3_log(jnp.einsum("jab,...jbc,jdc->...jad", hand.axes, local, hand.axes, precision=HIGHEST))
+    return jnp.einsum("jab,...jbc,jdc->...jad", hand.axes, local, hand.axes, precision=HIGHEST)
 
 
 def limit_excess(hand: HandModel, hand_pose: ArrayLike) -> Float[Array, "*b 15 3"]:

@@ -25,6 +25,10 @@ from jhand.nn.heads import HandEstimate as HandEstimate
 from jhand.nn.heads import HandHead as HandHead
 from jhand.nn.heads import mean_estimate as mean_estimate
 from jhand.nn.heads import translation_from_estimate as translation_from_estimate
+from jhand.nn.heatmaps import gaussian_maps as gaussian_maps
+from jhand.nn.heatmaps import map_means as map_means
+from jhand.nn.heatmaps import map_peaks as map_peaks
+from jhand.nn.hrnet import HRNet as HRNet
 from jhand.nn.mamba import SS2D as SS2D
 from jhand.nn.mamba import DirectionalScan as DirectionalScan
 from jhand.nn.mamba import Mamba as Mamba

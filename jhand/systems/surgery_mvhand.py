@@ -132,7 +132,7 @@ class HandKeypoints(nn.Module):
     @nn.compact
     def __call__(self, crops: Array) -> Array:
         return SimCCHead(21, 2 * CROP, name="head")(
-            ResNet(blocks=(1, 2), width=32, name="backbone")((crops - 0.5) / 0.25)[-1]
+            ResNet(blocks=(2, 2, 2), width=32, name="backbone")((crops - 0.5) / 0.25)[-1]
         )
 
 

@@ -1,0 +1,223 @@
+"""The closed form, the losses, the stages, and tracking from frame to frame."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.ego2handspose import average_hand, error, experiment, paper_camera, problems
+from jhand.geometry import make_camera, project, so3_exp
+from jhand.hand import JOINT_LIMITS, bone_lengths, keypoints, mirror_points
+from jhand.solving import Problems
+from jhand.systems import ego2handspose as system
+from jhand.systems.ego2handspose import Config, Inputs, Readings, State
+
+pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
+SCENE = replace(experiment.presets["cpu"].scene, frames=2)
+SHORT = Config(stages=(60, 60, 100, 60), begin=(30, 30, 60), track=(20, 10))
+FEW = Config(stages=(4, 4, 4, 4), begin=(4, 4, 4), track=(4, 2))
+"""For what holds after any number of steps."""
+
+
+@pytest.fixture(scope="module")
+def posed():
+    rng = np.random.default_rng(0)
+    low, high = system.LIMITS[..., 0], system.LIMITS[..., 1]
+    return State(
+        jnp.array([3.0, -2.0, 40.0]),
+        jnp.array([0.4, -0.8, 0.3]),
+        jnp.asarray(low + (high - low) * rng.uniform(0.2, 0.8, (15, 3)), jnp.float32),
+    )
+
+
+def test_the_key_bone_is_ten_centimetres_and_the_wrist_is_where_it_is_put(right, posed):
+    points = system.points_of(right, posed)
+    np.testing.assert_allclose(points[0], posed.root, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(points[9] - points[0]), 10, rtol=1e-5)
+    canonical = system.canonical_of(points)
+    np.testing.assert_allclose(canonical[9], 0, atol=1e-6)
+    np.testing.assert_allclose(system.normalised_canonical(3.7 * points + 5), canonical, atol=1e-5)
+
+
+def test_limits_are_the_paper_s_and_anatomy_s():
+    np.testing.assert_allclose(system.LIMITS[[0, 3, 6, 9]], [[[-1, 1.5], [-0.5, 0.5], [-0.25, 0.25]]] * 4)
+    outer = [1, 2, 4, 5, 7, 8, 10, 11]
+    assert not system.LIMITS[outer, 1:].any()
+    np.testing.assert_allclose(system.LIMITS[outer, 0], JOINT_LIMITS[outer, 0])
+    assert system.UNNATURAL[:, 2].all() and not system.UNNATURAL[:, 0].any()
+    np.testing.assert_array_equal(np.flatnonzero(system.UNNATURAL[:, 1] == 0), [0, 3, 6, 9, 12])
+    wild = system.within(State(jnp.array([0.0, 0, -5]), jnp.zeros(3), jnp.full((15, 3), 9.0)))
+    np.testing.assert_allclose(wild.angles, system.LIMITS[..., 1])
+    assert wild.root[2] == 1
+
+
+@pytest.mark.parametrize("which", ["pixels", "canonical", "regulariser"])
+def test_losses_against_finite_differences(right, posed, which):
+    target = system.points_of(right, replace(posed, rotation=posed.rotation + 0.2))
+    weights = jnp.linspace(0, 1, 21)
+    losses = {
+        "pixels": lambda s: system.pixel_loss(system.points_of(right, s), system.pixels_of(target), weights),
+        "canonical": lambda s: system.canonical_loss(system.points_of(right, s), system.canonical_of(target), SHORT),
+        "regulariser": lambda s: system.regulariser(s.angles, SHORT),
+    }
+    flat, unravel = jax.flatten_util.ravel_pytree(posed)
+    value = lambda x: losses[which](unravel(x))  # noqa: E731
+    with jax.enable_x64(True):
+        right, posed, weights, target = (
+            jax.tree.map(
+                lambda x: jnp.asarray(x, float) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) else x, y
+            )
+            for y in (right, posed, weights, target)
+        )
+        flat, unravel = jax.flatten_util.ravel_pytree(posed)
+        slope = jax.grad(value)(flat)
+        rng = np.random.default_rng(1)
+        for _ in range(3):
+            way = rng.normal(size=flat.shape)
+            near = (value(flat + 1e-6 * way) - value(flat - 1e-6 * way)) / 2e-6
+            np.testing.assert_allclose(slope @ way, near, rtol=1e-4, atol=1e-4)
+
+
+def test_the_regulariser_lets_fingers_bend(right, posed):
+    bent = jnp.zeros((15, 3)).at[:, 0].set(0.7)
+    assert system.regulariser(bent, SHORT) == 0
+    assert system.regulariser(jnp.zeros((15, 3)).at[4, 2].set(0.1), SHORT) == pytest.approx(100)
+    assert system.regulariser(jnp.zeros((15, 3)).at[4, 1].set(0.1), SHORT) == pytest.approx(100)
+    assert system.regulariser(jnp.zeros((15, 3)).at[3, 1].set(0.1), SHORT) == 0
+
+
+def test_a_retargeted_hand_has_the_model_s_bones_and_keeps_its_directions(right, posed):
+    points = system.points_of(right, posed)
+    other = system.canonical_of(points)
+    other = other.at[5:9].add(0.3 * (other[5] - other[0]))  # a longer palm
+    kept = system.retargeted(right, 2.5 * other)
+    np.testing.assert_allclose(bone_lengths(kept), bone_lengths(points) / 10, rtol=1e-4)
+    np.testing.assert_allclose(kept, system.canonical_of(points), atol=1e-4)
+
+
+@pytest.mark.parametrize("turn", [(0.0, 0, 0), (0.5, -0.4, 1.0), (-1.0, 0.7, 0.2)])
+def test_the_closed_form_is_exact_without_noise(right, posed, turn):
+    points = system.points_of(right, replace(posed, rotation=jnp.array(turn), root=jnp.array([-9.0, 7.0, 33.0])))
+    found = system.project_alone(system.canonical_of(points), system.pixels_of(points))
+    np.testing.assert_allclose(found, points, atol=2e-3)
+
+
+def test_the_closed_form_takes_the_pair_that_is_further_apart(right, posed):
+    """A wrong little knuckle does no harm where the middle one is further from the wrist."""
+    points = system.points_of(right, posed)
+    pixels = system.pixels_of(points)
+    far = jnp.linalg.norm(pixels[np.array([9, 17])] - pixels[0], axis=-1)
+    wrong = (17, 9)[int(far[1] > far[0])]
+    found = system.project_alone(system.canonical_of(points), pixels.at[wrong].set(pixels[0] + 1.0))
+    np.testing.assert_allclose(found, points, atol=2e-3)
+
+
+def test_stages_move_what_they_should(right, posed):
+    """Rotation, then pose, then place; and only stable joints place a hand."""
+    points = system.points_of(right, posed)
+    target, pixels, ones = system.canonical_of(points), system.pixels_of(points), jnp.ones(21)
+    run = jax.jit(lambda pixels, n: system.initialise(right, pixels, ones, target, SHORT, n))
+    begun = system.begin_state(right)
+    turned, bent, placed = (run(pixels, n) for n in ((60, 0, 0), (60, 60, 0), (60, 60, 100)))
+    np.testing.assert_allclose(turned.root, begun.root)
+    np.testing.assert_allclose(turned.angles, begun.angles)
+    missed = lambda s: system.canonical_loss(system.points_of(right, s), target, SHORT)  # noqa: E731
+    assert missed(begun) > 2 * missed(turned) > 4 * missed(bent)
+    np.testing.assert_allclose(bent.root, begun.root)
+    np.testing.assert_allclose(placed.angles, bent.angles)
+    np.testing.assert_allclose(placed.root, posed.root, atol=1.5)
+    tips = np.array([4, 8, 12, 16, 20])
+    np.testing.assert_array_equal(run(pixels.at[tips].add(50.0), (60, 60, 100)).root, placed.root)
+
+
+def test_descent_ends_early_and_goes_on_with_its_moments(right):
+    loss = lambda s: (jnp.sum(s.root**2), jnp.sum(s.root**2))  # noqa: E731
+    start = State(jnp.array([5.0, 0, 20]), jnp.zeros(3), jnp.zeros((15, 3)))
+    state, adam, n = system.descend(loss, start, (0.5, 0.0, 0.0), 100, enough=100.0)
+    assert n < 100 and 90 < jnp.sum(state.root**2) < 100
+    again, _, none = system.descend(loss, state, (0.5, 0.0, 0.0), 100, adam=adam, enough=100.0)
+    assert none == 1  # it looks once, and does not move
+    np.testing.assert_array_equal(again.root, state.root)
+    whole = system.descend(loss, start, (0.5, 0.0, 0.0), 10)[0]
+    half, adam, _ = system.descend(loss, start, (0.5, 0.0, 0.0), 5)
+    np.testing.assert_allclose(system.descend(loss, half, (0.5, 0.0, 0.0), 5, adam=adam)[0].root, whole.root, atol=1e-5)
+
+
+def test_both_hands_of_any_camera(right):
+    """Another camera, and a picture of another size: the same hands; parameters and keypoints say the same."""
+    inputs, _ = problems(0, Problems(FEW, number=2, scene=SCENE), Path())
+    other = make_camera(focal=np.array([900.0, 880.0]), principal=np.array([639.5, 359.5]))
+    as_seen = other_pixels(inputs.seen.keypoints2d, other)
+    camera = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape)), other)
+    ours = system.solve(Inputs(camera, replace(inputs.seen, keypoints2d=as_seen)), FEW, right)
+    same = system.solve(inputs, FEW, right)
+    np.testing.assert_allclose(ours.keypoints, same.keypoints, atol=2e-3)
+    own = keypoints(right, jax.tree.map(lambda x: x[:, :, 0], ours.params))
+    np.testing.assert_allclose(own * 0.1 / system.key_length(right), ours.keypoints[:, :, 0], atol=1e-4)
+
+
+def other_pixels(pixels, camera):
+    """Of the paper's camera, as another one sees them."""
+    rays = jnp.concatenate([(pixels - system.CENTRE) / system.FOCAL, jnp.ones_like(pixels[..., :1])], -1)
+    return project(camera, rays)
+
+
+def test_a_left_hand_is_the_mirror_of_a_right_one(right, posed):
+    points = system.points_of(right, posed)
+    both = jnp.stack([points, mirror_points(points)])[None, None] / 100
+    readings = Readings(project(paper_camera(), both), jnp.ones((1, 1, 2, 21)), both)
+    camera = jax.tree.map(lambda x: x[None], paper_camera())
+    for method in ("projection", "staged"):
+        found = system.solve(Inputs(camera, readings), replace(FEW, method=method), right)
+        np.testing.assert_allclose(found.keypoints[:, :, 1], mirror_points(found.keypoints[:, :, 0]), atol=1e-3)
+    np.testing.assert_allclose(found.params.transl[..., 1, 0], -found.params.transl[..., 0, 0], atol=1e-3)
+
+
+def test_missing_keypoints_may_hold_anything(right):
+    inputs, _ = problems(1, Problems(FEW, number=2, scene=replace(SCENE, missing=0.3)), Path())
+    wild = jnp.where(inputs.seen.weights[..., None] > 0, inputs.seen.keypoints2d, jnp.nan)
+    a = system.solve(inputs, replace(FEW, method="staged"), right)
+    b = system.solve(replace(inputs, seen=replace(inputs.seen, keypoints2d=wild)), replace(FEW, method="staged"), right)
+    np.testing.assert_array_equal(a.keypoints, b.keypoints)
+
+
+def test_methods_beat_the_average_hand(right):
+    inputs, truth = problems(2, Problems(SHORT, number=2, scene=SCENE), Path())
+    missed = lambda outputs: float(jnp.mean(error(outputs, truth, right)))  # noqa: E731
+    trivial = missed(average_hand(inputs, truth, right))
+    for method in ("pixels", "tracked"):
+        assert missed(system.solve(inputs, replace(SHORT, method=method), right)) < 0.8 * trivial
+
+
+def test_networks_read_both_hands_in_the_mirror(right):
+    """A mirrored picture of the other hand is read as the mirror image."""
+    key = jax.random.key(0)
+    maps = system.Keypoints2d().init(key, jnp.zeros((1, 64, 64, 3)))["params"]
+    lifter = system.Lifter().init(key, jnp.zeros((1, 21, 16, 16)))["params"]
+    networks = {"keypoints2d": maps, "lifter": lifter}
+    frames = jax.random.uniform(key, (2, 80, 90, 3))
+    boxes = jnp.array([[10.0, 12.0, 50.0, 50.0]] * 2)
+    mirrored_boxes = boxes.at[:, 0].set(89 - boxes[:, 0] - boxes[:, 2])
+    uv, sure, canonical = system.read_hands(networks, frames, boxes, False)
+    uv2, sure2, canonical2 = system.read_hands(networks, frames[:, :, ::-1], mirrored_boxes, True)
+    np.testing.assert_allclose(uv2[..., 0], 89 - uv[..., 0], atol=1e-3)
+    np.testing.assert_allclose(canonical2, mirror_points(canonical), atol=1e-4)
+    np.testing.assert_allclose(sure2, sure, atol=1e-4)
+    read = system.read_pictures(
+        system.Pictures(
+            jnp.asarray(255 * frames, jnp.uint8)[None],
+            jnp.stack([boxes, mirrored_boxes], 1)[None],
+            jax.tree.map(lambda x: x[None], networks),
+        )
+    )
+    assert read.keypoints2d.shape == (1, 2, 2, 21, 2) and read.canonical.shape == (1, 2, 2, 21, 3)
+
+
+def test_first_rotation_shows_the_back_of_one_s_own_hand(right):
+    points = system.points_of(right, system.begin_state(right))
+    assert points[12, 1] < points[0, 1] and points[12, 2] > points[0, 2]  # fingers up and away
+    assert points[4, 0] < points[20, 0]  # the right thumb is on the left
+    np.testing.assert_allclose(np.linalg.det(so3_exp(system.first_rotation(right))), 1, atol=1e-5)
