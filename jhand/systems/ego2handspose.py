@@ -265,7 +265,7 @@ def pixels_of(points: Array) -> Float[Array, "*b 2"]:
 
 
 def canonical_of(points: Array) -> Float[Array, "*b 21 3"]:
-    """About the middle knuckle, in key bones."""
+    """Points (..., 21, 3), centimetres, about the middle knuckle, in key bones."""
     return (points - points[..., MIDDLE : MIDDLE + 1, :]) / KEY_BONE
 
 
@@ -284,7 +284,7 @@ def retargeted(hand: HandModel, canonical: Array) -> Float[Array, "*b 21 3"]:
 
 
 def pixel_loss(points: Array, pixels: Array, weights: Array) -> Float[Array, ""]:
-    """Sum of squared pixels, times weights."""
+    """Sum of squared pixels between projected points (21, 3) and what was read (21, 2), times weights (21,)."""
     return jnp.sum(weights * jnp.sum(jnp.square(pixels_of(points) - pixels), -1))
 
 
@@ -294,7 +294,7 @@ def canonical_loss(points: Array, target: Array, config: Config) -> Float[Array,
 
 
 def regulariser(angles: Array, config: Config) -> Float[Array, ""]:
-    """Twists, and sideways turns of what cannot turn sideways; bending is free."""
+    """Twists, and sideways turns of what cannot turn sideways, of angles (15, 3); bending is free."""
     return config.regulariser * jnp.sum(UNNATURAL * jnp.square(angles))
 
 
@@ -314,7 +314,7 @@ def descend(
 
     Args:
         loss: `state -> (loss, what is watched)`.
-        state: where to begin.
+        state: where to begin; no leading axes: root (3,).
         rates: 0 keeps a group.
         iterations: at most.
         adam: its moments, to go on with; by default it begins.
@@ -479,7 +479,7 @@ def initialise(
 
 
 def fit_staged(hand: HandModel, pixels: Array, weights: Array, target: Array, config: Config) -> State:
-    """Algorithm 2, of one picture; arguments as `initialise`."""
+    """Algorithm 2, of one picture: pixels (21, 2), weights (21,), a target (21, 3); arguments as `initialise`."""
     state = initialise(hand, pixels, weights, target, config, config.stages[:3])
     return _fit_all(hand, state, pixels, weights, config, config.stages[3])
 
