@@ -9,8 +9,10 @@ from jhand.hand.anatomy import sample_angles as sample_angles
 from jhand.hand.anatomy import sample_poses as sample_poses
 from jhand.hand.bone_angles import Bones as Bones
 from jhand.hand.bone_angles import bone_excess as bone_excess
+from jhand.hand.bone_angles import bone_hulls as bone_hulls
 from jhand.hand.bone_angles import bone_limits as bone_limits
 from jhand.hand.bone_angles import bone_measures as bone_measures
+from jhand.hand.bone_angles import hull_excess as hull_excess
 from jhand.hand.files import HandFileError as HandFileError
 from jhand.hand.files import correct_left_shapedirs as correct_left_shapedirs
 from jhand.hand.files import load_hand as load_hand
