@@ -37,6 +37,7 @@ PACKAGES = [
     "jhand.track",
     "jhand.track.template",
     "jhand.systems.hamba",
+    "jhand.systems.dynhamr",
     "jhand.systems.surgery_mvhand",
     "jhand",
 ]

@@ -1,7 +1,8 @@
 """Cameras from the files of others: OpenCV's FileStorage yaml, Kalibr's camchain, `cameras.npz` of DROID-SLAM's path.
 
-COLMAP's models are read by `jhand.motion.read_colmap`, TUM trajectories by `jhand.motion.read_tum`. All of it is data: yaml is read by `yaml.safe_load`, OpenCV's
-after its tags, which no other yaml reader knows, are taken away; nothing in a file is executed.
+COLMAP's models are read by `jhand.motion.read_colmap`, TUM trajectories by `jhand.motion.read_tum`. All of it is data:
+yaml is read by `yaml.safe_load`, OpenCV's after its tags, which no other yaml reader knows, are taken away; nothing in
+a file is executed.
 """
 
 import os

@@ -110,8 +110,8 @@ def bone_limits(margin: float = 0.02) -> tuple[Bones, Bones]:
 
 @cache
 def bone_hulls() -> Float[np.ndarray, "5 3 corners 2"]:
-    """Which flexions and abductions go together: of each outer bone, a convex polygon around the pairs that the built-in
-    hand's bones take over its range of motion and of shapes (Spurr et al., ECCV 2020, section 4.3).
+    """Which flexions and abductions go together: of each outer bone, a convex polygon around the pairs that those of
+    the built-in hand take over its range of motion and of shapes (Spurr et al., ECCV 2020, section 4.3).
 
     Measured on what `bone_limits` is measured on; a corner is the farthest sample in each of 24 directions.
 
@@ -157,7 +157,9 @@ def hull_excess(flexion: ArrayLike, abduction: ArrayLike, hulls: ArrayLike) -> F
     outside = jnp.any(edges[2] * (held[1] - y) < edges[3] * (held[0] - x), -1)
     finger, bone = np.arange(5)[:, None], np.arange(3)
     there = closest(a, b, tuple(e[finger, bone, nearest] for e in edges))
-    away = (jnp.abs(jnp.cos(p) - jnp.cos(q)) + jnp.abs(jnp.sin(p) - jnp.sin(q)) for p, q in zip((a, b), there, strict=True))
+    away = (
+        jnp.abs(jnp.cos(p) - jnp.cos(q)) + jnp.abs(jnp.sin(p) - jnp.sin(q)) for p, q in zip((a, b), there, strict=True)
+    )
     return jnp.where(outside, sum(away, jnp.zeros(())), 0)
 
 

@@ -6,8 +6,12 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jhand.geometry.rotations import slerp
 
-SEEN, MISSING, OUTSIDE = 1, 0, -1
-"""What `frame_states` says of a frame."""
+SEEN = 1
+"""What `frame_states` says of a frame that was seen,"""
+MISSING = 0
+"""of one that is missing within a track,"""
+OUTSIDE = -1
+"""and of one before or after it."""
 
 
 def frame_states(seen: ArrayLike) -> Int[Array, "*b t"]:

@@ -14,7 +14,7 @@ The paper's weights mean pixels, metres and radians, as everything here does.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -97,8 +97,8 @@ class Config:
     """Whether the scale of the path is found, or stays 1."""
     still: bool = False
     """Whether the path is ignored, as if the camera stood still."""
-    last: Literal["lift", "smooth", "prior"] = "prior"
-    """The stage that gives the answer."""
+    last: Literal["lift", "smooth", "slerp", "prior"] = "prior"
+    """What gives the answer: the first stage, the second, it with missing frames interpolated anew, or the third."""
     root_iterations: int = 600
     """Of L-BFGS; published as 30 times 20."""
     smooth_iterations: int = 1200
@@ -111,13 +111,13 @@ class Config:
     """Of Adam, which decays by a factor."""
     decay: float = 0.7
     decay_every: int = 200
-    prior: PriorConfig = PriorConfig()
+    prior: PriorConfig = field(default_factory=PriorConfig)
 
     @classmethod
     def tiny(cls, **changes: Any) -> "Config":
         """For clips of two seconds on a CPU."""
-        sizes = {"root_iterations": 60, "smooth_iterations": 240, "memory": 10, "prior": PriorConfig.tiny()}
-        return cls(**dict[str, Any](sizes) | changes)
+        iterations = {"root_iterations": 60, "smooth_iterations": 160, "memory": 10, "prior_iterations": (200, 400)}
+        return cls(**dict[str, Any](iterations, prior=PriorConfig.tiny()) | changes)
 
     @classmethod
     def small(cls, **changes: Any) -> "Config":
@@ -233,7 +233,9 @@ def fill_tracks(estimates: HandParams, seen: Array) -> tuple[HandParams, Int[Arr
     betas = jnp.sum(jnp.where(inside, fill_gaps(estimates.betas, seen), 0), -2, keepdims=True)
     betas = betas / jnp.maximum(jnp.sum(inside, -2, keepdims=True), 1)
     transl = fill_gaps(estimates.transl, seen)
-    return HandParams(turns[..., 0, :], turns[..., 1:, :], jnp.broadcast_to(betas, estimates.betas.shape), transl), states
+    return HandParams(
+        turns[..., 0, :], turns[..., 1:, :], jnp.broadcast_to(betas, estimates.betas.shape), transl
+    ), states
 
 
 def lift(params: HandParams, cameras: Camera, hand: HandModel, right: Array) -> HandParams:
@@ -482,9 +484,7 @@ def prior_cost(
     )
     if config.bio[2]:
         total += config.bio[2] * biomechanics_term(points, seen.right, seen.inside)
-    total += config.to_previous * jnp.sum(
-        jnp.where(seen.inside[..., None], jnp.abs(motion.transl - before.transl), 0)
-    )
+    total += config.to_previous * jnp.sum(jnp.where(seen.inside[..., None], jnp.abs(motion.transl - before.transl), 0))
     total += config.translation_smooth * jnp.sum(jnp.where(both[..., None], steps, 0))
     total += config.orientation_smooth * jnp.sum(jnp.where(both, turns, 0))
     total += config.shape[2] * jnp.sum(jnp.square(motion.betas))
@@ -492,11 +492,24 @@ def prior_cost(
     return total + _weighted_penetration(config.penetration[2], motion, rotations, seen, hand)
 
 
+def refill(motion: Motion, found: Array) -> Motion:
+    """A motion whose missing frames are interpolated from those beside them, as the first stage does; for in them, a
+    descent has followed the prior of poses alone, to the flat hand.
+
+    Args:
+        motion: of the second stage.
+        found: bool (B, T), frames that were seen.
+    """
+    betas = jnp.zeros((*found.shape, 0))
+    filled, _ = fill_tracks(HandParams(motion.global_orient, motion.hand_pose, betas, motion.transl), found)
+    return replace(motion, transl=filled.transl, global_orient=filled.global_orient, hand_pose=filled.hand_pose)
+
+
 def infill(motion: Motion, seen: Seen, config: Config, hand: HandModel, prior: Any) -> Motion:
     """The third stage: the fingers' motion becomes one that the prior decodes.
 
     Args:
-        motion: of the second stage.
+        motion: of the second stage, refilled.
         seen: of one clip.
         config: weights and iterations.
         hand: right.
@@ -564,6 +577,8 @@ def solve_one(inputs: Inputs, prior: Any, hand: HandModel, config: Config) -> Ou
     seen = Seen(cameras, moving, inputs.right, pixels, confidence, states != OUTSIDE)
     if config.last != "lift":
         motion = optimise(motion, seen, config, hand)
+    if config.last in ("slerp", "prior"):
+        motion = refill(motion, inputs.seen)
     if config.last == "prior":
         motion = infill(motion, seen, config, hand, prior)
     betas = jnp.broadcast_to(motion.betas[:, None], tracks.betas.shape)
@@ -596,4 +611,4 @@ def _check(inputs: Inputs, config: Config, hand: HandModel) -> None:
         if array.shape != shape:
             raise ValueError(f"{name}: expected {shape} beside seen {batch}, got {array.shape}")
     if config.last == "prior" and not inputs.prior:
-        raise ValueError('prior: the third stage needs a motion prior; without one, set last="smooth"')
+        raise ValueError('prior: the third stage needs a motion prior; without one, set last="slerp"')
