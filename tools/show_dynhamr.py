@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     enable_compile_cache()
     hand = load_hand()
-    preset: Problems = replace(experiment.presets["cpu"], number=8)
+    preset: Problems = replace(experiment.presets["cpu"], number=4)
     folder = options.folder / "dynhamr" / "parts"
     folder.mkdir(parents=True, exist_ok=True)
     inputs, truth = problems(0, preset, folder)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from experiments.dynhamr import VARIANTS, Truth, experiment
 from jhand.data.camera_files import read_slam_cameras
 from jhand.geometry import close_holes, invert_transform, make_camera, project, so3_exp, transform, winding_number
-from jhand.hand import HandParams, keypoints, mirror_params, pose_from_angles
+from jhand.hand import HandParams, keypoints, mirror_hand, mirror_params, pose_from_angles
 from jhand.motion import MISSING, OUTSIDE, SEEN, PriorConfig, init_motion_prior
 from jhand.systems import dynhamr as system
 from jhand.systems.dynhamr import Config, Inputs, Motion, Outputs, Seen
@@ -115,11 +115,14 @@ def test_tracks_are_filled():
     np.testing.assert_allclose(filled.betas, 1.5, atol=1e-6)
 
 
-def test_lifted_hands_are_those_of_the_camera_carried_along(small, right, left):
-    """Points move as a rigid body, so the wrist's own offset is taken out and put back."""
+def test_lifted_hands_are_those_of_the_camera_carried_along(small, right):
+    """Points move as a rigid body, so the wrist's own offset is taken out and put back; MANO's is 9 cm."""
+    offset = jnp.array([0.09, 0.01, -0.02])
+    basis = right.basis.at[0].add(offset[:, None])
+    far = replace(right, basis=basis, joint_basis=right.joint_basis.at[0].add(offset))
     params, cameras = one(small[0].estimates), one(small[0].cameras)
-    world = system.lift(params, cameras, right, BOTH)
-    for n, hand in enumerate((right, left)):
+    world = system.lift(params, cameras, far, BOTH)
+    for n, hand in enumerate((far, mirror_hand(far))):
         back = transform(cameras.T_cam_world, keypoints(hand, one(world, n)))
         np.testing.assert_allclose(back, keypoints(hand, one(params, n)), atol=5e-5)
     plain = transform(invert_transform(cameras.T_cam_world), params.transl[:, :, None])[:, :, 0]
@@ -181,8 +184,8 @@ def test_terms_and_costs_have_the_slopes_of_finite_differences(small, lifted, ri
         at = len(flat) - latents.size
         assert np.abs(found[5, at:]).max() > 1
         blind = slopes(x, jnp.zeros_like(seen.confidence))[5, at:]
-        limits = weights.latent * 2 * x[at:]
-        assert np.abs(blind - limits).max() < 0.2 * np.abs(found[5, at:] - limits).max()
+        pull = 2 * weights.latent * x[at:]
+        assert np.abs(blind - pull).max() < 0.2 * np.abs(found[5, at:] - pull).max()
 
 
 def test_far_residuals_hardly_count(small):
@@ -239,8 +242,9 @@ def test_a_descent_moves_what_is_free(small, lifted):
     after = system.descend(cost, motion, ("transl", "global_orient"), seen, 3, 5)
     for name in ("hand_pose", "betas", "world_scale"):
         np.testing.assert_array_equal(getattr(after, name), getattr(motion, name))
-    for name in ("transl", "global_orient"):
-        assert np.abs(getattr(after, name) - 1).max() < 0.5 * np.abs(getattr(motion, name) - 1).max()
+    assert cost(after) < cost(motion)
+    assert not np.array_equal(after.transl, motion.transl)
+    assert not np.array_equal(after.global_orient, motion.global_orient)
 
 
 def test_rates_decay():
@@ -297,9 +301,10 @@ def test_the_third_stage_is_decoded_in_clips(small, lifted, right):
     """20 frames are two clips of 16; the global latent is 0, and left hands are decoded in the mirror."""
     motion, seen = compared(small, lifted)
     prior = one(small[0].prior)
-    latents = system.encode_hands(prior, motion, seen.right, PRIOR)
+    latents = jax.jit(lambda m: system.encode_hands(prior, m, seen.right, PRIOR))(motion)
     assert latents.shape == (2, 2, 8)
-    fingers = system.decode_hands(prior, jnp.stack([latents[0]] * 2), BOTH, FRAMES, PRIOR)
+    decode = jax.jit(lambda z: system.decode_hands(prior, z, BOTH, FRAMES, PRIOR))
+    fingers = decode(jnp.stack([latents[0]] * 2))
     assert fingers.shape == (2, FRAMES, 15, 3, 3)
     np.testing.assert_allclose(fingers[1], fingers[0] * np.outer([-1, 1, 1], [-1, 1, 1]), atol=1e-6)
     config = replace(CONFIG, last="prior")
@@ -316,7 +321,7 @@ def test_metrics_of_the_truth(small, lifted, right):
         assert best.shape == (2,) and (np.isnan(best) == np.isnan(poor)).all()
         assert np.isnan(best).sum() == (1 if name.endswith(("apart", "head")) else 0)
         np.testing.assert_allclose(best[~np.isnan(best)], 0, atol=5e-3)
-        assert name == "implausible" or np.nanmax(np.abs(poor)) > 0.01
+        assert name == "implausible" or np.nanmax(np.abs(poor)) > 1e-3
 
 
 def test_sides_of_claims_differ_in_what_they_name():
