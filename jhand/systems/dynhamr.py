@@ -288,7 +288,7 @@ def hand_points(hand: HandModel, motion: Motion, rotations: Array, right: Array)
 
 
 def hand_vertices(hand: HandModel, motion: Motion, rotations: Array, right: Array) -> Float[Array, "b t v 3"]:
-    """`hand_points` for the skin."""
+    """`hand_points` for the skin: vertices (B, T, V, 3)."""
     posed, betas, side = _posed(hand, motion, rotations, right)
     vertices = skin(hand, shape_hand(hand, betas), posed)
     return jnp.where(side, vertices, mirror_points(vertices))
@@ -403,7 +403,7 @@ def _weighted_penetration(weight: float, motion: Motion, rotations: Array, seen:
 
 
 def moved(motion: Motion, steps: Mapping[str, Array], seen: Seen) -> Motion:
-    """A motion after steps of some of its fields, in `UNITS`.
+    """A motion after steps of some of its fields, in `UNITS`, of the fields' shapes, such as (B, T, 3).
 
     With the scale, hands ride along with their camera, as what is seen of them demands: as unknowns, translations are
     those from the camera. The cost and its minimum are the same; a descent gets there sooner.
@@ -419,7 +419,7 @@ def moved(motion: Motion, steps: Mapping[str, Array], seen: Seen) -> Motion:
 def descend(
     cost: Callable[[Motion], Array], motion: Motion, free: tuple[str, ...], seen: Seen, iterations: int, memory: int
 ) -> Motion:
-    """A motion moved downhill in some of its fields, the others held."""
+    """A motion moved downhill in some of its fields, the others held; fields as of a clip, such as (B, T, 3)."""
     flat, fields = ravel_pytree({name: jnp.zeros_like(getattr(motion, name)) for name in free})
     found = lbfgs(lambda x: cost(moved(motion, fields(x), seen)), flat, iterations=iterations, memory=memory)
     return moved(motion, fields(found.x), seen)
@@ -445,7 +445,9 @@ def optimise(motion: Motion, seen: Seen, config: Config, hand: HandModel) -> Mot
 
 
 def encode_hands(prior: Any, motion: Motion, right: Array, config: PriorConfig) -> Float[Array, "b w l"]:
-    """z_l of the hands' motion, in as many clips of the prior's length as it takes; the last frame fills them up."""
+    """z_l (B, W, L) of the hands' motion, in as many clips W of the prior's length as it takes; the last frame fills
+    them up.
+    """
     R = hand_rotations(motion)
     R = jnp.where(right[:, None, None, None, None], R, mirror_rotation(R))
     frames = R.shape[1]
@@ -467,7 +469,7 @@ def decode_hands(prior: Any, latents: Array, right: Array, frames: int, config: 
 def prior_cost(
     unknowns: Mapping[str, Array], before: Motion, seen: Seen, config: Config, hand: HandModel, prior: Any
 ) -> Array:
-    """What the third stage makes small, over `transl`, `global_orient`, `betas` and `latents`.
+    """What the third stage makes small, over `transl` and `global_orient` (B, T, 3), `betas` and `latents` (B, W, L).
 
     Missing frames have no confidence: there the decoded latent and smoothness are alone.
     """
@@ -525,7 +527,9 @@ def infill(motion: Motion, seen: Seen, config: Config, hand: HandModel, prior: A
 
 
 def adam(cost: Callable[[dict], Array], start: dict[str, Array], config: Config, iterations: int) -> dict[str, Array]:
-    """Unknowns after steps of Adam (Kingma and Ba 2015) whose rate, in `UNITS`, decays in steps."""
+    """Unknowns after steps of Adam (Kingma and Ba 2015) whose rate, in `UNITS`, decays in steps; each of any shape,
+    such as (B, T, 3).
+    """
     rate = optax.exponential_decay(config.rate, config.decay_every, config.decay, staircase=True)
     optimiser = optax.adam(rate)
     after = lambda steps: {name: x + UNITS.get(name, 1.0) * steps[name] for name, x in start.items()}  # noqa: E731
