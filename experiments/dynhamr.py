@@ -5,15 +5,12 @@ Claims  descents on a scaled path against frames put together as if the camera s
 Shows   G-MPJPE (aligned by the first two frames) of two hands over 64 frames; half of the clips have hands that are
         independent of the camera, in the others they ride along with it, where the scale cannot be found: its bias is
         in the table. Full-HD keypoints with 2 to 6 pixels of noise, a regressor whose distance is wrong by 5 to 10 %
-        in every frame, gaps of 20 to 40 frames, a path with drift whose unit is 0.3 to 3 metres. Preset video: pictures
-        are drawn and looked through by `jhand.track`
+        in every frame, gaps of 20 to 40 frames, a path with drift whose unit is 0.3 to 3 metres
 Cost    cpu: about 20 minutes on one core, half of it training the motion prior; gpu: not run yet
 Command python -m experiments.dynhamr claims --preset cpu --seeds 3 --claim all
-        python -m experiments.dynhamr claims --preset video --seeds 3 --claim world
 Expect  G-MPJPE 60 to 90 % lower than frames put together; 20 to 40 % lower errors in gaps
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,18 +25,15 @@ from jhand.claims import Claim
 from jhand.data.world.cameras import look_at
 from jhand.data.world.scripts import finger_motion, sample_shape, wander
 from jhand.draws import between, normals, uniforms
-from jhand.fitting import FitSettings, fit
 from jhand.geometry import Camera, invert_transform, make_camera, project, so3_exp, so3_log
 from jhand.hand import (
     HandModel,
     HandParams,
     bone_hulls,
     bone_measures,
-    forward,
     hull_excess,
     keypoints,
     load_hand,
-    mirror_hand,
     mirror_params,
     mirror_points,
     pose_from_angles,
@@ -54,12 +48,9 @@ from jhand.motion import (
     motion_prior_loss,
     move_points,
 )
-from jhand.render import make_mesh, make_scene, render
 from jhand.solving import Problems, SolveExperiment, main
 from jhand.systems import dynhamr as system
 from jhand.systems.dynhamr import Config, Inputs, Outputs
-from jhand.track import Networks, guess_camera, hands_over_time, load_networks, place_points, track_frames
-from jhand.track.fitted import SIGMA_BONE_PLAIN
 from jhand.train import LossAux, ModelCard, Stage, Update, adamw, load_weights, save_weights, train
 
 RIGHT = np.array([True, False])
@@ -103,17 +94,6 @@ class Scene:
     batch: int = 32
 
 
-@dataclass(frozen=True)
-class VideoScene(Scene):
-    """A scene whose pictures are drawn, and looked through by the tracker instead of being simulated."""
-
-    size: tuple[int, int] = (360, 640)
-    focal: float = 467.0
-    lost: float = 0.0
-    least: float = 0.6
-    """Share of the frames outside of its gap in which the tracker must find each hand; other clips are not taken."""
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Truth:
@@ -138,10 +118,7 @@ def problems(seed: int, preset: Problems, folder: Path) -> tuple[Inputs, Truth]:
     scene, hand = preset.scene, load_hand()
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), seed), preset.number)
     with_head = jnp.arange(preset.number) % 2 == 1
-    if isinstance(scene, VideoScene):
-        inputs, truth = _videos(scene, hand, keys, with_head)
-    else:
-        inputs, truth = jax.jit(jax.vmap(partial(_clip, scene, hand)))(keys, with_head)
+    inputs, truth = jax.jit(jax.vmap(partial(_clip, scene, hand)))(keys, with_head)
     prior = trained_prior(scene, preset.config.prior, hand, folder)
     prior = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (preset.number, *leaf.shape)), prior)
     return replace(inputs, prior=prior), truth
@@ -275,91 +252,6 @@ def _said(
     R = jnp.matmul(so3_exp(scene.drift[1] * share * tilt), T_world_cam[:, :3, :3], precision="highest")
     T = T_world_cam.at[:, :3, :3].set(R).at[:, :3, 3].set(drifted / world_scale)
     return estimates, replace(cameras, T_cam_world=invert_transform(T)), world_scale
-
-
-def _videos(scene: VideoScene, hand: HandModel, keys: Array, with_head: Array) -> tuple[Inputs, Truth]:
-    """Clips as `_clip` has them, whose keypoints and estimates are what the tracker sees in pictures."""
-    networks, make = load_networks(), jax.jit(partial(_clip, scene, hand))
-    draw = jax.jit(partial(_pictures, scene, hand))
-    clips = []
-    for key, head in zip(keys, with_head, strict=True):
-        for attempt in range(20):
-            own = jax.random.fold_in(key, attempt)
-            inputs, truth = make(own, head)
-            frames = np.asarray(draw(own, truth, inputs.seen))
-            found = tracked(frames, hand, networks, scene.focal, scene.fps, ("right", "left"))
-            if found is not None and (found.seen & inputs.seen).sum() > scene.least * inputs.seen.sum():
-                break
-        else:
-            raise ValueError("expected that the tracker finds both hands in one of 20 clips, it does not")
-        seen = found.seen & inputs.seen
-        inputs = replace(found, cameras=inputs.cameras, moving=inputs.moving, seen=seen)
-        clips.append((inputs, replace(truth, seen=seen, missing=frame_states(seen) == MISSING)))
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *clips)
-
-
-def tracked(
-    frames: np.ndarray, hand: HandModel, networks: Networks, focal: float, fps: float, sides: Sequence[str]
-) -> Inputs | None:
-    """What the tracker says of a video: its keypoints, and hands fitted to each frame by itself.
-
-    Args:
-        frames: (T, H, W, 3).
-        hand: right.
-        networks: of the tracker.
-        focal: pixels.
-        fps: frames per second.
-        sides: of the hands that are wanted.
-
-    Returns:
-        Inputs of one clip, whose camera stands still, or None where one of the hands is not found.
-    """
-    camera = guess_camera((frames.shape[2], frames.shape[1]), focal)
-    found = hands_over_time(track_frames(networks, frames, num_hands=2), fps=fps)
-    hands, params = [], []
-    for side in sides:
-        one = max((h for h in found if h.side == side), key=lambda h: h.present.sum(), default=None)
-        if one is None:
-            return None
-        latest = np.maximum.accumulate(np.where(one.present, np.arange(len(frames)), np.argmax(one.present)))
-        xyz, uv = one.keypoints3d[latest], one.keypoints2d[latest]
-        placed = xyz + np.asarray(place_points(camera, xyz, uv))[:, None]
-        model = hand if side == "right" else mirror_hand(hand)
-        params.append(fit(model, keypoints3d=placed, settings=FitSettings(sigma_3d=SIGMA_BONE_PLAIN)).params)
-        hands.append(one)
-    score = jnp.asarray(np.stack([h.score for h in hands]))
-    return Inputs(
-        cameras=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(frames), *x.shape)), camera),
-        moving=jnp.array(False),
-        right=jnp.array([side == "right" for side in sides]),
-        keypoints2d=jnp.asarray(np.stack([h.keypoints2d for h in hands])),
-        confidence=score[..., None] * jnp.ones(21),
-        estimates=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
-        seen=score > 0,
-        prior={},
-    )
-
-
-def _pictures(scene: VideoScene, hand: HandModel, key: Array, truth: Truth, seen: Array) -> Array:
-    """Frames (T, H, W, 3) uint8: both hands before something blurred, a hand that is not seen left out."""
-    keys = jax.random.split(key, 3)
-    height, width = scene.size
-    skin = jnp.array([0.55, 0.33, 0.24]) * jax.random.uniform(keys[0], minval=0.6, maxval=1.1)
-    coarse = 0.4 * jax.random.uniform(keys[1], (height // 60, width // 60, 3))
-    behind = jax.image.resize(coarse, (height, width, 3), "cubic")
-    right, left = (jax.tree.map(lambda leaf, i=i: leaf[i], truth.params) for i in range(2))
-    meshes = jnp.stack([forward(hand, right).vertices, mirror_points(forward(hand, mirror_params(left)).vertices)])
-    away = jnp.where(seen[..., None, None], meshes, 1e3)
-
-    def one(t: Array) -> Array:
-        camera = jax.tree.map(lambda x: x[t], truth.cameras)
-        parts = [make_mesh(away[m, t], hand.faces if m == 0 else hand.faces[:, ::-1], skin) for m in range(2)]
-        picture = render(make_scene(parts), camera, scene.size)
-        light = jnp.clip(picture.rgb + (1 - picture.alpha[..., None]) * behind, 1e-4, 1) ** (1 / 2.2)
-        grain = 0.01 * jax.random.normal(jax.random.fold_in(keys[2], t), light.shape)
-        return (255 * jnp.clip(light + grain, 0, 1)).astype(jnp.uint8)
-
-    return jax.lax.map(one, jnp.arange(scene.frames))
 
 
 def trained_prior(scene: Scene, config: PriorConfig, hand: HandModel, folder: Path) -> dict:
@@ -507,8 +399,6 @@ experiment = SolveExperiment(
     system=system,
     presets={
         "cpu": Problems(Config.tiny(), number=8, scene=Scene()),
-        # a third of the pixels: they count as those of the others do
-        "video": Problems(Config.tiny(reprojection=(0.009, 0.009, 0.45), robust=33.0), number=4, scene=VideoScene()),
         "gpu": Problems(Config.small(), number=64, scene=Scene(frames=128, clips=65536, steps=30000)),
         "paper": Problems(Config.paper(), number=64, scene=Scene(frames=128, clips=262144, steps=100000, batch=128)),
     },
