@@ -40,6 +40,7 @@ PACKAGES = [
     "jhand.track.template",
     "jhand.systems.ego2handspose",
     "jhand.systems.hamba",
+    "jhand.systems.dynhamr",
     "jhand.systems.surgery_mvhand",
     "jhand",
 ]

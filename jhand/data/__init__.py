@@ -13,6 +13,7 @@ from jhand.data.body_files import write_body_hands as write_body_hands
 from jhand.data.camera_files import CameraFileError as CameraFileError
 from jhand.data.camera_files import read_kalibr as read_kalibr
 from jhand.data.camera_files import read_opencv as read_opencv
+from jhand.data.camera_files import read_slam_cameras as read_slam_cameras
 from jhand.data.clip import ENTRIES as ENTRIES
 from jhand.data.clip import ClipError as ClipError
 from jhand.data.clip import check_clip as check_clip

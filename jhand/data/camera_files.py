@@ -1,11 +1,13 @@
-"""Calibrated cameras from the files of others: OpenCV's FileStorage yaml, and Kalibr's camchain.
+"""Cameras from the files of others: OpenCV's FileStorage yaml, Kalibr's camchain, `cameras.npz` of DROID-SLAM's path.
 
-COLMAP's models are read by `jhand.motion.read_colmap`. All of it is data: yaml is read by `yaml.safe_load`, OpenCV's
-after its tags, which no other yaml reader knows, are taken away; nothing in a file is executed.
+COLMAP's models are read by `jhand.motion.read_colmap`, TUM trajectories by `jhand.motion.read_tum`. All of it is data:
+yaml is read by `yaml.safe_load`, OpenCV's after its tags, which no other yaml reader knows, are taken away; nothing in
+a file is executed.
 """
 
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ class CameraFileError(ValueError):
 
 
 _MATRIX = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "K", "intrinsic_matrix")
+_SIZE = ("width", "height")
 _LENS = ("distortion_coefficients", "Distortion_Coefficients", "dist_coeffs", "distCoeffs", "D", "dist")
 
 
@@ -99,6 +102,45 @@ def read_kalibr(path: str | os.PathLike) -> tuple[Camera, tuple[str, ...]]:
         cameras.append(_camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), distortion, T, place))
         topics.append(str(one.get("rostopic", name)))
     return jax.tree.map(lambda *a: jnp.stack(a), *cameras), tuple(topics)
+
+
+def read_slam_cameras(path: str | os.PathLike) -> tuple[Camera, tuple[int, int]]:
+    """Read the path of a moving camera from the `cameras.npz` that SLAHMR and Dyn-HaMR keep of DROID-SLAM's: `cam_R`
+    (T, 3, 3) and `cam_t` (T, 3), which take points from the world to the camera, `intrins` (T, 4) or (4,) as fx, fy,
+    cx, cy, and `width` and `height`.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Cameras (T,) without distortion, and the width and height of their pictures, pixels. The world and its unit are
+        the SLAM system's: lengths are metres times an unknown number.
+
+    Raises:
+        CameraFileError: another file, or entries that are missing or have another shape.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            entries = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise CameraFileError(f"{path}: no npz file ({error})") from None
+    R = np.asarray(_entry(entries, ("cam_R",), path))
+    number = len(R) if R.ndim == 3 else 1
+    R = _array(R, (number, 3, 3), f"{path}: cam_R")
+    t = _array(_entry(entries, ("cam_t",), path), (number, 3), f"{path}: cam_t")
+    numbers = _array(_entry(entries, ("intrins",), path), None, f"{path}: intrins")
+    if numbers.shape not in ((4,), (number, 4)):
+        raise CameraFileError(f"{path}: intrins: expected ({number}, 4) or (4,), got {numbers.shape}")
+    numbers = np.broadcast_to(numbers, (number, 4))
+    if np.any(numbers[:, :2] <= 0):
+        raise CameraFileError(f"{path}: intrins: expected positive focal lengths, got {numbers[:, :2].min()}")
+    if np.abs(R @ R.swapaxes(-1, -2) - np.eye(3)).max() > 1e-3 or np.linalg.det(R).min() < 0:
+        raise CameraFileError(f"{path}: cam_R: expected rotations, got others")
+    T = np.tile(np.eye(4), (number, 1, 1))
+    T[:, :3, :3], T[:, :3, 3] = R, t
+    size = tuple(int(_array(_entry(entries, (name,), path), None, f"{path}: {name}").flat[0]) for name in _SIZE)
+    camera = make_camera(focal=numbers[:, :2], principal=numbers[:, 2:], T_cam_world=T)
+    return camera, (size[0], size[1])
 
 
 def _camera(K: np.ndarray, lens: np.ndarray, T: np.ndarray, place: Any) -> Camera:

@@ -10,8 +10,10 @@ from jhand.hand.anatomy import sample_angles as sample_angles
 from jhand.hand.anatomy import sample_poses as sample_poses
 from jhand.hand.bone_angles import Bones as Bones
 from jhand.hand.bone_angles import bone_excess as bone_excess
+from jhand.hand.bone_angles import bone_hulls as bone_hulls
 from jhand.hand.bone_angles import bone_limits as bone_limits
 from jhand.hand.bone_angles import bone_measures as bone_measures
+from jhand.hand.bone_angles import hull_excess as hull_excess
 from jhand.hand.bone_lengths import bone_lengths as bone_lengths
 from jhand.hand.bone_lengths import with_bone_lengths as with_bone_lengths
 from jhand.hand.files import HandFileError as HandFileError

@@ -16,6 +16,7 @@ from jhand.hand.model import HandParams
 
 HIGHEST = lax.Precision.HIGHEST
 _POSES = 4096  # that limits are measured on
+_CORNERS = 24  # of a hull
 
 
 @jax.tree_util.register_dataclass
@@ -100,20 +101,80 @@ def bone_limits(margin: float = 0.02) -> tuple[Bones, Bones]:
         Lower and upper, numpy.
     """
     with jax.ensure_compile_time_eval():
-        hand = load_hand()
-        poses, shapes = jax.random.split(jax.random.key(0))
-        params = HandParams(
-            jnp.zeros((_POSES, 3)),
-            sample_poses(poses, hand, (_POSES,)),
-            jax.random.normal(shapes, (_POSES, hand.num_betas)),
-            jnp.zeros((_POSES, 3)),
-        )
-        found = bone_measures(keypoints(hand, params))
         low, high = (
-            jax.tree.map(lambda x, q=q: jnp.asarray(np.quantile(np.asarray(x), q, 0), jnp.float32), found)
+            jax.tree.map(lambda x, q=q: jnp.asarray(np.quantile(np.asarray(x), q, 0), jnp.float32), _sampled_bones())
             for q in (margin, 1 - margin)
         )
     return low, high
+
+
+@cache
+def bone_hulls() -> Float[np.ndarray, "5 3 corners 2"]:
+    """Which flexions and abductions go together: of each outer bone, a convex polygon around the pairs that those of
+    the built-in hand take over its range of motion and of shapes (Spurr et al., ECCV 2020, section 4.3).
+
+    Measured on what `bone_limits` is measured on; a corner is the farthest sample in each of 24 directions.
+
+    Returns:
+        (5, 3, 24, 2) corners (flexion, abduction), radians, counter-clockwise; a corner may be there several times.
+    """
+    with jax.ensure_compile_time_eval():
+        found = _sampled_bones()
+        pairs = np.stack([np.asarray(found.flexion), np.asarray(found.abduction)], -1)
+    around = 2 * np.pi * np.arange(_CORNERS) / _CORNERS
+    directions = np.stack([np.cos(around), np.sin(around)])
+    scaled = pairs / np.maximum(pairs.std(0), 1e-6)
+    farthest = np.argmax(scaled @ directions, 0)  # (5, 3, corners)
+    finger, bone = np.arange(5)[:, None, None], np.arange(3)[None, :, None]
+    return pairs[farthest, finger, bone].astype(np.float32)
+
+
+def hull_excess(flexion: ArrayLike, abduction: ArrayLike, hulls: ArrayLike) -> Float[Array, "*b 5 3"]:
+    """How far pairs of angles are outside of their hulls: |cos a - cos b| + |sin a - sin b| of each angle a and that of
+    the closest point b of the hull's edges, both angles together; 0 within.
+
+    Args:
+        flexion: (..., 5, 3) radians, as of `bone_measures`.
+        abduction: (..., 5, 3) radians.
+        hulls: (5, 3, C, 2) of `bone_hulls`.
+
+    Returns:
+        (..., 5, 3), no unit; for small distances radians along both axes.
+    """
+    a, b = jnp.asarray(flexion), jnp.asarray(abduction)
+    x, y = jnp.moveaxis(jnp.asarray(hulls), -1, 0)  # (5, 3, C)
+    edges = x, y, jnp.roll(x, -1, -1) - x, jnp.roll(y, -1, -1) - y
+
+    def closest(a: Array, b: Array, edges: tuple[Array, ...]) -> tuple[Array, Array]:
+        x, y, ex, ey = edges
+        share = jnp.clip(((a - x) * ex + (b - y) * ey) / jnp.maximum(ex * ex + ey * ey, 1e-12), 0, 1)
+        return x + share * ex, y + share * ey
+
+    # which edge is the closest has no slope; that edge alone is gone back to
+    held = lax.stop_gradient((a[..., None], b[..., None]))
+    there = closest(*held, edges)
+    nearest = jnp.argmin(jnp.square(there[0] - held[0]) + jnp.square(there[1] - held[1]), -1)
+    outside = jnp.any(edges[2] * (held[1] - y) < edges[3] * (held[0] - x), -1)
+    finger, bone = np.arange(5)[:, None], np.arange(3)
+    there = closest(a, b, tuple(e[finger, bone, nearest] for e in edges))
+    away = (
+        jnp.abs(jnp.cos(p) - jnp.cos(q)) + jnp.abs(jnp.sin(p) - jnp.sin(q)) for p, q in zip((a, b), there, strict=True)
+    )
+    return jnp.where(outside, sum(away, jnp.zeros(())), 0)
+
+
+@cache
+def _sampled_bones() -> Bones:
+    """Of many poses and shapes of the built-in hand."""
+    hand = load_hand()
+    poses, shapes = jax.random.split(jax.random.key(0))
+    params = HandParams(
+        jnp.zeros((_POSES, 3)),
+        sample_poses(poses, hand, (_POSES,)),
+        jax.random.normal(shapes, (_POSES, hand.num_betas)),
+        jnp.zeros((_POSES, 3)),
+    )
+    return bone_measures(keypoints(hand, params))
 
 
 def bone_excess(points: ArrayLike, limits: tuple[Bones, Bones]) -> Bones:

@@ -1,4 +1,4 @@
-"""Motion in time: smoothing, resampling, the paths of cameras."""
+"""Motion in time: smoothing, resampling, gaps and what was learned to fill them, the paths of cameras."""
 
 from jhand.motion.camera_paths import CameraPath as CameraPath
 from jhand.motion.camera_paths import CameraPathError as CameraPathError
@@ -15,10 +15,22 @@ from jhand.motion.filters import one_euro_start as one_euro_start
 from jhand.motion.filters import one_euro_step as one_euro_step
 from jhand.motion.filters import savitzky_golay as savitzky_golay
 from jhand.motion.filters import savitzky_golay_rotations as savitzky_golay_rotations
+from jhand.motion.gaps import MISSING as MISSING
+from jhand.motion.gaps import OUTSIDE as OUTSIDE
+from jhand.motion.gaps import SEEN as SEEN
+from jhand.motion.gaps import fill_gaps as fill_gaps
+from jhand.motion.gaps import fill_gaps_rotations as fill_gaps_rotations
+from jhand.motion.gaps import frame_states as frame_states
 from jhand.motion.keyframes import between_keyframes as between_keyframes
 from jhand.motion.keyframes import minimum_jerk as minimum_jerk
 from jhand.motion.keyframes import move_points as move_points
 from jhand.motion.keyframes import move_rotations as move_rotations
+from jhand.motion.prior import Latents as Latents
+from jhand.motion.prior import PriorConfig as PriorConfig
+from jhand.motion.prior import decode_motion as decode_motion
+from jhand.motion.prior import encode_motion as encode_motion
+from jhand.motion.prior import init_motion_prior as init_motion_prior
+from jhand.motion.prior import motion_prior_loss as motion_prior_loss
 from jhand.motion.resampling import resample as resample
 from jhand.motion.resampling import resample_rotations as resample_rotations
 from jhand.motion.resampling import resample_transforms as resample_transforms

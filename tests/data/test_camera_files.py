@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jhand.data.camera_files import CameraFileError, read_kalibr, read_opencv
+from jhand.data.camera_files import CameraFileError, read_kalibr, read_opencv, read_slam_cameras
 from jhand.geometry.camera import project
 
 OPENCV = """%YAML:1.0
@@ -125,3 +125,44 @@ def test_what_is_wrong_is_said(tmp_path, read, text, said):
 def test_a_missing_file(tmp_path):
     with pytest.raises(CameraFileError, match="No such file"):
         read_kalibr(tmp_path / "gone.yaml")
+
+
+def slam(folder, **changes):
+    turn = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    entries = {
+        "cam_R": np.stack([np.eye(3), turn]),
+        "cam_t": np.array([[0.0, 0, 0], [0.1, 0.2, 0.3]]),
+        "intrins": np.array([[600.0, 610, 320, 240]] * 2),
+        "width": 640,
+        "height": 480,
+    }
+    entries = {name: value for name, value in (entries | changes).items() if value is not None}
+    np.savez(folder / "cameras.npz", **entries)
+    return folder / "cameras.npz"
+
+
+def test_slam_cameras(tmp_path):
+    cameras, size = read_slam_cameras(slam(tmp_path))
+    assert size == (640, 480) and cameras.K.shape == (2, 3, 3)
+    point = np.array([[[0.1, 0.2, -1.5]]])
+    x, y, z = -1.5 + 0.1, 0.2 + 0.2, -0.1 + 0.3  # turned, then moved
+    seen = project(jax.tree.map(lambda a: a[1], cameras), point[0])
+    np.testing.assert_allclose(seen, [[600 * x / z + 320, 610 * y / z + 240]], rtol=1e-5)
+    one, _ = read_slam_cameras(slam(tmp_path, intrins=np.array([600.0, 610, 320, 240])))
+    np.testing.assert_array_equal(one.K, cameras.K)
+
+
+def test_slam_cameras_that_are_none(tmp_path):
+    with pytest.raises(CameraFileError, match="cam_t"):
+        read_slam_cameras(slam(tmp_path, cam_t=None))
+    with pytest.raises(CameraFileError, match=r"cam_t: expected \(2, 3\)"):
+        read_slam_cameras(slam(tmp_path, cam_t=np.zeros((3, 3))))
+    with pytest.raises(CameraFileError, match="rotations"):
+        read_slam_cameras(slam(tmp_path, cam_R=2 * np.tile(np.eye(3), (2, 1, 1))))
+    with pytest.raises(CameraFileError, match="intrins"):
+        read_slam_cameras(slam(tmp_path, intrins=np.zeros((2, 3))))
+    with pytest.raises(CameraFileError, match="positive"):
+        read_slam_cameras(slam(tmp_path, intrins=np.zeros((2, 4))))
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(CameraFileError, match="no npz"):
+        read_slam_cameras(tmp_path / "text.npz")

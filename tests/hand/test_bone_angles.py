@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 import jhand
 from jhand.hand.anatomy import pose_from_angles, sample_poses
-from jhand.hand.bone_angles import bone_excess, bone_limits, bone_measures
+from jhand.hand.bone_angles import bone_excess, bone_hulls, bone_limits, bone_measures, hull_excess
 
 
 def posed(hand, angles, betas=None):
@@ -73,3 +73,45 @@ def test_slopes_are_those_of_finite_differences(right):
 def test_points_are_21():
     with pytest.raises(ValueError, match="21"):
         bone_measures(np.zeros((20, 3)))
+
+
+def test_hulls_are_convex_and_hold_what_hands_do(right):
+    hulls = bone_hulls()
+    edges = np.roll(hulls, -1, -2) - hulls
+    turns = np.roll(edges, -1, -2)
+    assert (edges[..., 0] * turns[..., 1] - edges[..., 1] * turns[..., 0] > -1e-5).all()
+    poses = sample_poses(jax.random.key(1), right, (64,))
+    points = jhand.keypoints(
+        right, jhand.HandParams(jnp.zeros((64, 3)), poses, jnp.zeros((64, 10)), jnp.zeros((64, 3)))
+    )
+    bones = bone_measures(points)
+    excess = np.asarray(hull_excess(bones.flexion, bones.abduction, hulls))
+    assert (excess == 0).mean() > 0.95 and excess.max() < 0.3
+    back = np.zeros((15, 3))
+    back[:12, 0] = -1.2
+    bones = bone_measures(posed(right, back))
+    assert (np.asarray(hull_excess(bones.flexion, bones.abduction, hulls))[1:] > 0.3).all()
+
+
+def test_excess_over_a_hull_is_that_of_its_closest_point():
+    square = np.tile(np.array([[-0.5, -0.2], [0.5, -0.2], [0.5, 0.2], [-0.5, 0.2]]), (5, 3, 1, 1))
+    flexion, abduction = np.zeros((5, 3)), np.zeros((5, 3))
+    flexion[1, 0], abduction[2, 1] = 0.9, -0.5  # beside an edge, and below one
+    flexion[3, 2], abduction[3, 2] = 0.7, 0.3  # beyond a corner
+    away = lambda p, q: abs(np.cos(p) - np.cos(q)) + abs(np.sin(p) - np.sin(q))  # noqa: E731
+    expected = np.zeros((5, 3))
+    expected[1, 0], expected[2, 1] = away(0.9, 0.5), away(-0.5, -0.2)
+    expected[3, 2] = away(0.7, 0.5) + away(0.3, 0.2)
+    np.testing.assert_allclose(hull_excess(flexion, abduction, square), expected, atol=1e-6)
+
+
+def test_excess_over_hulls_has_the_slopes_of_finite_differences():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        hulls = jnp.asarray(bone_hulls(), jnp.float64)
+        total = lambda x: jnp.sum(hull_excess(x[0], x[1], hulls))  # noqa: E731
+        for _ in range(3):
+            x, step = jnp.asarray(rng.normal(0, 0.8, (2, 5, 3))), rng.normal(size=(2, 5, 3))
+            slope = jnp.vdot(jax.grad(total)(x), step)
+            measured = (total(x + 1e-6 * step) - total(x - 1e-6 * step)) / 2e-6
+            np.testing.assert_allclose(slope, measured, rtol=1e-5)
