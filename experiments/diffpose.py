@@ -3,8 +3,9 @@
 Claims  points drawn from heat maps against their peaks alone, on hands with five or more ambiguous joints and on the
         others; tokens and a transformer against the points as they are; the parts one by one; steps of the diffusion;
         Holmquist & Wandt, ICCV 2023, tables 1, 5 and 6
-Shows   best-of-N PA-MPJPE on simulated heat maps of a detector that errs no more than it says (jhand.data.ambiguous_hands),
-        mean, median, worst and single answers, calibration, and the best of a Gaussian of the same total variance
+Shows   best-of-N PA-MPJPE on simulated heat maps of a detector that errs no more than it says
+        (jhand.data.ambiguous_hands); mean, median, worst and single answers, calibration, and the best of a Gaussian of
+        the same total variance
 Cost    cpu: about 6 minutes a variant and seed on one busy core; gpu: not run yet
 Command python -m experiments.diffpose claims --preset cpu --seeds 3
 Expect  12 to 25 % lower than peaks alone where joints are ambiguous, within 5 % elsewhere; 1 to 6 % for each part
@@ -195,7 +196,11 @@ experiment = Experiment(
     },
     units={
         **dict.fromkeys(
-            (f"{what}_{split}" for what in ("best", "best_about_wrist", "single", "gaussian") for split in ("hard", "easy")),
+            (
+                f"{what}_{split}"
+                for what in ("best", "best_about_wrist", "single", "gaussian")
+                for split in ("hard", "easy")
+            ),
             ("mm", 1000.0),
         ),
         **dict.fromkeys(("mean_hard", "median_hard", "worst_hard"), ("mm", 1000.0)),
@@ -211,8 +216,19 @@ experiment = Experiment(
             (0.12, 0.25),
             primary=True,
         ),
-        claim("easy", "drawn points do no worse than peaks where few joints are ambiguous", "peaks", (0.0, 0.05), "best_easy"),
-        claim("embedding", "tokens and a transformer make more of the points than a list of them", "concatenated", (0.0, 0.25)),
+        claim(
+            "easy",
+            "drawn points do no worse than peaks where few joints are ambiguous",
+            "peaks",
+            (0.0, 0.05),
+            "best_easy",
+        ),
+        claim(
+            "embedding",
+            "tokens and a transformer make more of the points than a list of them",
+            "concatenated",
+            (0.0, 0.25),
+        ),
         claim("transformer", "the joints' tokens are to agree", "no_transformer", (0.01, 0.06)),
         claim("likelihood", "points are to be scaled by what the map says of them", "no_likelihood", (0.01, 0.06)),
         claim("peak", "the peak is to be among the points", "no_peak", (0.01, 0.06)),

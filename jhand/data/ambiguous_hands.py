@@ -1,10 +1,10 @@
 """Hands as a detector of keypoints sees them: heat maps that are sure of some joints and not of others.
 
 What is simulated is a detector that was trained by squares and errs no more than it says. Of a joint whose place it
-knows up to a standard deviation s, its map is the mean of the Gaussians, sigma pixels wide, that it was trained on: wider
-by s, and lower. Of joints that are hidden it can only say where they might be: the same joints of two or three hands that
-agree with nothing else, each with a chance; which of them is the truth is drawn by these chances, so the highest
-peak is often not it. Everywhere there are faint blobs of other things.
+knows up to a standard deviation s, its map is the mean of the Gaussians, sigma pixels wide, that it was trained on:
+wider by s, and lower. Of joints that are hidden it can only say where they might be: those of two or three hands, each
+with a chance, by which the true one is drawn; so the highest peak is often not where the joint is. Everywhere there are
+faint blobs of other things.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from jhand.data.world.cameras import upright
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import project
-from jhand.geometry.rotations import so3_exp
-from jhand.geometry.se3 import transform
 from jhand.hand.anatomy import pose_from_angles, sample_angles
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
@@ -75,7 +72,8 @@ def ambiguous_hand(key: Array, scene: AmbiguousScene) -> dict[str, Any]:
     points = points - points[:, :1]
     looking, mapping = jax.random.split(keys[3])
     # all of them are in the picture, so that where the camera looks does not tell which is meant
-    camera = jax.tree.map(lambda x: x[0], upright(looking, points[::-1].reshape(1, -1, 3), jnp.zeros(1), (scene.size,) * 2))
+    cameras = upright(looking, points[::-1].reshape(1, -1, 3), jnp.zeros(1), (scene.size, scene.size))
+    camera = jax.tree.map(lambda x: x[0], cameras)
     seen = project(camera, points)
 
     chances = jnp.where((jnp.arange(MODES) == MODES - 1) & (two < 0.5), 0.0, between(chances, 0.2, 1.0))
@@ -114,18 +112,17 @@ def simulate_heatmaps(
         (K, H, W), 1 at the peak of a joint of which everything is known.
     """
     at, share = jnp.asarray(modes), jnp.asarray(chances)
-    number, joints = share.shape
+    joints = share.shape[1]
     unit = scene.size / 64
-    off, aside = normals(key, at.shape, (2, joints, 2))
-    width, height, breadth, place = uniforms(jax.random.fold_in(key, 1), at.shape[:2], (2, joints), (2, joints), (2, joints, 2))
+    keys = jax.random.split(key)
+    off = jax.random.normal(keys[0], at.shape)
+    width, height, breadth, place = uniforms(keys[1], share.shape, (2, joints), (2, joints), (2, joints, 2))
     low, high = (jnp.where(jnp.asarray(ambiguous), a, b) for a, b in zip(scene.unsure, scene.sure, strict=True))
     spread = unit * between(width, low, high)
     sigma = 2 * unit
     wide = jnp.sqrt(sigma**2 + spread**2)
     peaks = at + spread[..., None] * off
-    # behind the modes, two blobs of clutter for each joint
-    blobs = scene.size * place + unit * aside
-    centres = jnp.concatenate([peaks, blobs])
+    centres = jnp.concatenate([peaks, scene.size * place])  # behind the modes, two blobs of clutter for each joint
     widths = jnp.concatenate([wide, unit * between(breadth, 6.0, 12.0)])
     heights = jnp.concatenate([share * (sigma / wide) ** 2, scene.clutter * height])
     pixels = jnp.arange(scene.size)

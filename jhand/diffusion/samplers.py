@@ -36,7 +36,7 @@ def sample_ddpm(key: Array, denoiser: Denoiser, noise: ArrayLike, levels: Levels
 
 
 def sample_means(denoiser: Denoiser, noise: ArrayLike, levels: Levels) -> Array:
-    """`sample_ddpm` whose steps add no noise: each goes to the posterior's mean, and the end is one likely answer rather
+    """`sample_ddpm` whose steps add no noise: each goes to the posterior's mean, and the end is a likely answer rather
     than a sample.
 
     Args:

@@ -82,8 +82,8 @@ def truth_rank(pred: ArrayLike, target: ArrayLike, valid: ArrayLike | None = Non
 
 @jax.jit
 def expected_calibration_error(ranks: ArrayLike, levels: ArrayLike | None = None) -> Float[Array, ""]:
-    """ECE of hypotheses: how far the share of truths within their q-quantile is from q, on average over q (Pierzchlewicz
-    et al., 2022).
+    """ECE of hypotheses: how far the share of truths within their q-quantile is from q, on average over q
+    (Pierzchlewicz et al., 2022).
 
     Args:
         ranks: (...) of `truth_rank`; all together, NaN left out.

@@ -1,4 +1,4 @@
-"""Heat maps as what they say of places: points drawn from them, and embeddings of points that do not depend on order."""
+"""Heat maps as what they say of places: points drawn from them, and embeddings of points whose sums are histograms."""
 
 from dataclasses import dataclass
 
@@ -63,8 +63,8 @@ def argmax_heatmaps(heatmaps: ArrayLike) -> HeatmapSamples:
 def channel_embedding(places: ArrayLike, channels: int = 64) -> Float[Array, "*b c"]:
     """Places from -1 to 1 as smooth histograms, squared cosines about `channels` centres (Felsberg et al. 2006).
 
-    With C centres evenly from -1 to 1, channel k is cos^2(f (x - c_k)) with f = pi C / 8, and 0 beyond the first zero of
-    the cosine, 4 / C away: three or four channels know of a place, and the sum over a set of places is a histogram.
+    With C centres evenly from -1 to 1, channel k is cos^2(f (x - c_k)) with f = pi C / 8, and 0 beyond the first zero
+    of the cosine, 4 / C away: three or four channels know of a place, and the sum over a set of places is a histogram.
 
     Args:
         places: (...), of one coordinate; beyond -1 and 1 they fade to 0.

@@ -1,8 +1,8 @@
-"""DiffPose: many hypotheses of a hand by diffusion, conditioned on points drawn from heat maps (Holmquist & Wandt, ICCV 2023).
+"""DiffPose: hypotheses of a hand by diffusion, given points drawn from heat maps (Holmquist & Wandt, ICCV 2023).
 
-A detector's heat maps say more than their peaks. Of each joint's map points are drawn, with replacement, and the peak is
-added; each is embedded as a smooth histogram, scaled by what the map says there, and all of a joint are summed: a token
-that does not depend on their order. A transformer lets the tokens agree, and all together are the condition of a
+A detector's heat maps say more than their peaks. Of each joint's map points are drawn, with replacement, and the peak
+is added; each is embedded as a smooth histogram, scaled by what the map says there, and all of a joint are summed: a
+token that does not depend on their order. A transformer lets the tokens agree, and all together are the condition of a
 diffusion over 3D keypoints, whose denoiser is a small MLP. Each hypothesis draws points of its own, so that what the
 maps leave open comes out as hypotheses that differ.
 
@@ -80,6 +80,8 @@ class Config:
     those of hands, by 0.03 m about their mean, do under 70."""
     limit: float = 30.0
     """Of diffused keypoints, to which x0 is clamped at each step of sampling."""
+    draws: int = 1
+    """Levels and noises of each hand and condition in a step of training: more make more of what a condition costs."""
     hypotheses: int = 200
     rate: float = 1e-4
     """Learning rate, constant."""
@@ -98,7 +100,8 @@ class Config:
     @classmethod
     def small(cls, **changes: Any) -> "Config":
         """The published network, on one accelerator for a fraction of the published steps."""
-        return cls(**({"rate": 3e-4} | changes))
+        sizes: dict[str, Any] = {"rate": 3e-4}
+        return cls(**(sizes | changes))
 
     @classmethod
     def paper(cls, **changes: Any) -> "Config":
@@ -129,7 +132,7 @@ needs = ("hands.right.keypoints3d", "hands.right.keypoints3d_valid", "camera.T_c
 
 
 def prepare(clip: dict[str, Any], config: Config) -> dict[str, Any]:
-    """The first frame and view of a clip to which a detector added `heatmaps` (T, V, 21, H, W), as arrays of a batch."""
+    """The first frame and view of a clip to which a detector added `heatmaps` (T, V, 21, H, W): arrays of a batch."""
     hand = clip["hands"]["right"]
     R = clip["camera"]["T_cam_world"][0, 0, :3, :3]
     return {
@@ -241,8 +244,8 @@ def init(key: Array, config: Config, hand: HandModel | None = None) -> dict[str,
 def loss(
     variables: dict[str, Any], batch: dict[str, Array], config: Config, hand: HandModel | None = None, *, key: Array
 ) -> tuple[Array, LossAux]:
-    """How well the noise in true hands is told, one level and one draw of points for each: the mean square, whatever the
-    level.
+    """How well the noise in true hands is told, one level and one draw of points for each: the mean square, of all
+    levels alike.
 
     Args:
         variables: of `init`.
@@ -256,12 +259,14 @@ def loss(
     whole = jnp.all(batch["keypoints3d_valid"], -1)
     x0 = jnp.where(whole[:, None], diffused(batch["keypoints3d"], config), 0)
     seen = candidates(keys[0], inputs_of(batch).heatmaps, config)
-    levels = draw_levels(keys[1], cosine_levels(config.steps), whole.shape)
+    network: Any = partial(Network(config).apply, {"params": variables["params"]})
+    condition = network(seen, True, method="conditioned", rngs={"dropout": keys[3]})
+    x0, condition, counts = (jnp.repeat(x, config.draws, 0) for x in (x0, condition, whole))
+    levels = draw_levels(keys[1], cosine_levels(config.steps), counts.shape)
     noise = jax.random.normal(keys[2], x0.shape)
-    x = diffuse(x0, noise, levels)
-    found: Any = Network(config).apply({"params": variables["params"]}, x, levels.t, seen, True, rngs={"dropout": keys[3]})
+    found = network(diffuse(x0, noise, levels), levels.t, condition, method="denoise")
     squares = jnp.mean(jnp.square(found - noise), -1)
-    return jnp.sum(squares * whole) / jnp.maximum(jnp.sum(whole), 1), LossAux()
+    return jnp.sum(squares * counts) / jnp.maximum(jnp.sum(counts), 1), LossAux()
 
 
 def diffused(keypoints: Array, config: Config) -> Float[Array, "b 63"]:
@@ -271,7 +276,12 @@ def diffused(keypoints: Array, config: Config) -> Float[Array, "b 63"]:
 
 
 def apply(
-    variables: dict[str, Any], inputs: Inputs, config: Config, hand: HandModel | None = None, *, key: Array | None = None
+    variables: dict[str, Any],
+    inputs: Inputs,
+    config: Config,
+    hand: HandModel | None = None,
+    *,
+    key: Array | None = None,
 ) -> Outputs:
     """Hypotheses of hands, and a single answer for each.
 
@@ -304,7 +314,7 @@ predict = apply
 def _reverse(variables: dict[str, Any], key: Array, maps: Array, config: Config, means: bool) -> Float[Array, "b 21 3"]:
     """One hypothesis of each hand, of points and of noise of its own."""
     points, start, steps = jax.random.split(key, 3)
-    network = partial(Network(config).apply, {"params": variables["params"]})
+    network: Any = partial(Network(config).apply, {"params": variables["params"]})
     condition = network(candidates(points, maps, config), False, method="conditioned")
 
     def noise_in(x: Array, t: Array) -> Array:
