@@ -7,6 +7,7 @@ with a chance, by which the true one is drawn; so the highest peak is often not 
 faint blobs of other things.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jhand.data.world.cameras import upright
 from jhand.draws import between, normals, uniforms
-from jhand.geometry.camera import project
+from jhand.geometry.camera import Camera, project
 from jhand.hand.anatomy import pose_from_angles, sample_angles
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
@@ -35,6 +36,8 @@ class AmbiguousScene:
 
     size: int = 64
     """Side of the heat maps, pixels."""
+    camera: Callable[[Array, Array, Array, tuple[int, int]], Camera] = upright
+    """One of `jhand.data.world.cameras`, of the hands in question."""
     hard: float = 0.5
     """Share of hands that have many ambiguous joints."""
     few: tuple[int, int] = (0, 4)
@@ -72,7 +75,7 @@ def ambiguous_hand(key: Array, scene: AmbiguousScene) -> dict[str, Any]:
     points = points - points[:, :1]
     looking, mapping = jax.random.split(keys[3])
     # all of them are in the picture, so that where the camera looks does not tell which is meant
-    cameras = upright(looking, points[::-1].reshape(1, -1, 3), jnp.zeros(1), (scene.size, scene.size))
+    cameras = scene.camera(looking, points[::-1].reshape(1, -1, 3), jnp.zeros(1), (scene.size, scene.size))
     camera = jax.tree.map(lambda x: x[0], cameras)
     seen = project(camera, points)
 
