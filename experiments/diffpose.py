@@ -153,11 +153,11 @@ experiment = Experiment(
         "cpu": Preset(
             diffpose.Config.tiny(),
             Made(ambiguous_hand, AmbiguousScene(size=32, camera=facing)),
-            steps=3000,
-            batch=32,
+            steps=8000,
+            batch=16,
             clips=None,
             held_out=256,
-            evaluate_every=3000,
+            evaluate_every=8000,
         ),
         "gpu": Preset(
             diffpose.Config.small(),

@@ -1,6 +1,6 @@
 """A good and a bad case of DiffPose: hard hands whose best hypothesis is nearest to the truth, and furthest from it.
 
-    python -m tools.show_diffpose --folder runs    what was trained there (else it is); writes docs/pictures/diffpose_*.png
+    python -m tools.show_diffpose --folder runs       reads what was trained there; writes docs/pictures/diffpose_*.png
 
 On the left the heat maps, ambiguous joints' in front, with the true joints (rings: ambiguous); then hypotheses as the
 camera sees them and from the side, the best of them in blue, the truth in black.

@@ -78,8 +78,10 @@ class Config:
     scale: float = 70.0
     """Diffused keypoints are metres times this. The paper multiplies bodies by 10, whose coordinates then spread by 2:
     those of hands, by 0.03 m about their mean, do under 70."""
-    limit: float = 30.0
-    """Of diffused keypoints, to which x0 is clamped at each step of sampling."""
+    limit: float = 10.0
+    """Of diffused keypoints, to which x0 is clamped at each step of sampling; the paper's 30 are 3 m of a body, these
+    14 cm of a hand."""
+
     draws: int = 1
     """Levels and noises of each hand and condition in a step of training: more make more of what a condition costs."""
     hypotheses: int = 200
@@ -94,7 +96,7 @@ class Config:
     def tiny(cls, **changes: Any) -> "Config":
         """For maps of 32 x 32 on a CPU."""
         sizes: dict[str, Any] = {"channels": 32, "width": 64, "layers": 2, "mlp": 128, "condition_width": 16}
-        sizes |= {"hidden": 512, "hypotheses": 50, "rate": 1e-3, "ema_every": 1}
+        sizes |= {"hidden": 256, "dropout": 0.0, "hypotheses": 50, "draws": 8, "rate": 1e-3, "ema_every": 2}
         return cls(**(sizes | changes))
 
     @classmethod
