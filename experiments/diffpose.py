@@ -115,8 +115,10 @@ def ranks(outputs: diffpose.Outputs, batch: Batch, hand: HandModel) -> jax.Array
 
 
 def spreads(outputs: diffpose.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
-    """Of hypotheses and of heat maps, (B, 21, 2): standard deviations of joints."""
-    maps = batch["heatmaps"].astype(jnp.float32)
+    """Of hypotheses and of heat maps, (B, 21, 2): standard deviations of joints. Of maps, of the pixels that are drawn,
+    each weighted by what the map says there, as tokens are: else faint clutter far away would be most of it.
+    """
+    maps = jnp.square(batch["heatmaps"].astype(jnp.float32))
     maps = maps / jnp.maximum(jnp.sum(maps, (-1, -2), keepdims=True), 1e-6)
     pixels = jnp.arange(maps.shape[-1])
     marginals = jnp.stack([jnp.sum(maps, -2), jnp.sum(maps, -1)])  # of square maps: columns, rows

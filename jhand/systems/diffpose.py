@@ -81,7 +81,6 @@ class Config:
     limit: float = 10.0
     """Of diffused keypoints, to which x0 is clamped at each step of sampling; the paper's 30 are 3 m of a body, these
     14 cm of a hand."""
-
     draws: int = 1
     """Levels and noises of each hand and condition in a step of training: more make more of what a condition costs."""
     hypotheses: int = 200
