@@ -271,7 +271,7 @@ def loss(
 
 
 def diffused(keypoints: Array, config: Config) -> Float[Array, "b 63"]:
-    """What is diffused of keypoints (b, 21, 3) in metres: about their mean, scaled."""
+    """What is diffused of keypoints (B, 21, 3) in metres: (B, 63), about their mean, scaled."""
     about = keypoints - jnp.mean(keypoints, -2, keepdims=True)
     return config.scale * about.reshape(len(about), -1)
 
