@@ -3,7 +3,7 @@
     python -m tools.show_diffpose --folder runs       reads what was trained there; writes docs/pictures/diffpose_*.png
 
 On the left the heat maps, ambiguous joints' in front, with the true joints (rings: ambiguous); then hypotheses as the
-camera sees them and from the side, the best of them in blue, the truth in black.
+camera sees them and from the side, not aligned, the best after alignment in blue, the truth in black.
 """
 
 from dataclasses import dataclass
@@ -51,9 +51,9 @@ def draw(
         (side, "from the side, depth to the right", (2, 1)),
     ):
         for number, points in enumerate(many):
-            style = {"color": "tab:blue", "zorder": 2} if number == nearest else {"color": "0.75", "linewidth": 0.5}
+            style = {"color": "tab:blue", "zorder": 3} if number == nearest else {"color": "0.75", "linewidth": 0.5}
             _skeleton(axes, MM * points[:, columns], **style)
-        _skeleton(axes, MM * truth[:, columns], color="black", zorder=3, linewidth=1)
+        _skeleton(axes, MM * truth[:, columns], color="black", zorder=4, linewidth=1)
         axes.set(title=f"{name}, mm", aspect="equal")
         axes.invert_yaxis()
     figure.suptitle(said)
