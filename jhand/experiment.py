@@ -58,6 +58,18 @@ from jhand.train.weights import versions
 Batch = dict[str, Any]
 Metric = Callable[[Any, Batch, HandModel], jax.Array]
 """`(outputs, batch, hand) -> (B,)`, one number for each example, NaN where it has none."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A metric that is no mean over examples: a correlation over all of them, say, or a calibration."""
+
+    each: Metric
+    """`(outputs, batch, hand) -> (B, ...)`, what is needed of each example."""
+    of_all: Callable[[jax.Array], Any]
+    """From that of all held-out examples, (N, ...), to the number."""
+
+
 TRAIN_SEED, HELD_OUT_SEED = 0, 1
 """Of the world: what is trained on, and what is never seen in training."""
 
@@ -88,7 +100,7 @@ class Experiment:
 
     system: ModuleType
     presets: Mapping[str, Preset]
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Metric | Pooled]
     units: Mapping[str, tuple[str, float]]
     """By metric: the unit it is reported in, and how many of it one is."""
     baseline: Callable[[Batch, HandModel], Callable[[Batch], Any]]
@@ -237,28 +249,37 @@ def published(experiment: Experiment, variables: Mapping[str, Any]) -> dict[str,
 def scorer(
     experiment: Experiment, config: Any, hand: HandModel
 ) -> Callable[[Mapping[str, Any], Sequence[Batch]], dict[str, float]]:
-    """`(variables, batches) -> scores`: means of each metric over the examples that have one."""
+    """`(variables, batches) -> scores`: of each metric, the mean over the examples that have one."""
 
     @jax.jit
     def measure(variables: Any, batch: Batch, hand: HandModel) -> dict[str, jax.Array]:
         outputs = experiment.system.predict(variables, experiment.system.inputs_of(batch), config, hand)
-        return {name: metric(outputs, batch, hand) for name, metric in experiment.metrics.items()}
+        return _of_examples(experiment, outputs, batch, hand)
 
     def score(variables: Mapping[str, Any], batches: Sequence[Batch]) -> dict[str, float]:
-        return _means([measure(variables, batch, hand) for batch in batches])
+        return _of_all(experiment, [measure(variables, batch, hand) for batch in batches])
 
     return score
 
 
-def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {name: float(np.nanmean(np.concatenate([np.asarray(one[name]) for one in each]))) for name in each[0]}
+def _of_examples(experiment: Experiment, outputs: Any, batch: Batch, hand: HandModel) -> dict[str, jax.Array]:
+    each = {name: m.each if isinstance(m, Pooled) else m for name, m in experiment.metrics.items()}
+    return {name: metric(outputs, batch, hand) for name, metric in each.items()}
+
+
+def _of_all(experiment: Experiment, each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    scores = {}
+    for name, metric in experiment.metrics.items():
+        values = np.concatenate([np.asarray(one[name]) for one in each])
+        scores[name] = float(metric.of_all(jnp.asarray(values)) if isinstance(metric, Pooled) else np.nanmean(values))
+    return scores
 
 
 def baseline_scores(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, float]:
     """What the trivial answer scores on the held-out examples."""
     answer = experiment.baseline(training_sample(experiment, run), hand)
     each = held_out_batches(experiment, run)
-    return _means([{n: metric(answer(b), b, hand) for n, metric in experiment.metrics.items()} for b in each])
+    return _of_all(experiment, [_of_examples(experiment, answer(b), b, hand) for b in each])
 
 
 def training_sample(experiment: Experiment, run: Run) -> Batch:

@@ -16,7 +16,21 @@ from jhand.claims import Claim, read_results
 from jhand.data import write_clips
 from jhand.data.made import Made
 from jhand.data.world import single_hand
-from jhand.experiment import Experiment, Options, Preset, fit, main, mean_hand, run_claim, run_of, run_table
+from jhand.experiment import (
+    Experiment,
+    Options,
+    Pooled,
+    Preset,
+    baseline_scores,
+    fit,
+    held_out_batches,
+    main,
+    mean_hand,
+    run_claim,
+    run_of,
+    run_table,
+    training_sample,
+)
 from jhand.train import LossAux, Stage, Update, load_weights, read_card, read_log
 from tests.data.clips import make_clip
 
@@ -218,3 +232,20 @@ def test_examples_need_no_clips(experiment, tmp_path, right, clips):
     assert read_card(run.folder / "weights").data == f"{said}{clips or 'new'} examples in training"
     claimed = run_claim(made, made.claims[0], options)
     assert 2 < claimed.baseline < 5 and claimed.data.startswith(said)
+
+
+def test_metrics_may_be_of_all_examples_together(experiment, tmp_path, right):
+    """The largest error, which is no mean of batches."""
+    error = experiment.metrics["mpjpe"]
+    pooled = {"mpjpe": error, "worst": Pooled(error, jnp.max)}
+    preset = replace(experiment.presets["cpu"], world=Made(two_points), clips=12, batch=4, held_out=8, steps=4)
+    units = dict(experiment.units) | {"worst": ("mm", 1000.0)}
+    both = replace(experiment, presets={"cpu": preset}, metrics=pooled, units=units)
+    options = Options(folder=tmp_path / "runs", results=tmp_path / "results")
+    run = run_of(both, options, "full", {}, 0)
+    scores = fit(both, run, right)
+    truth = jnp.concatenate([batch["keypoints3d"] for batch in held_out_batches(both, run)])
+    trivial = baseline_scores(both, run, right)
+    assert scores["worst"] > scores["mpjpe"] and trivial["worst"] > trivial["mpjpe"]
+    answer = both.baseline(training_sample(both, run), right)({"keypoints3d": truth})
+    np.testing.assert_allclose(trivial["worst"], jnp.max(metrics.mpjpe(answer.keypoints, truth)), rtol=1e-5)

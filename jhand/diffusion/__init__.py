@@ -29,7 +29,7 @@ from jhand.diffusion.levels import (
     linear_levels,
     variance_preserving_levels,
 )
-from jhand.diffusion.samplers import sample_ddim, sample_ddpm, sample_edm, sample_heun, sample_repaint
+from jhand.diffusion.samplers import sample_ddim, sample_ddpm, sample_edm, sample_heun, sample_means, sample_repaint
 
 __all__ = [
     "Denoiser",
@@ -59,6 +59,7 @@ __all__ = [
     "sample_ddpm",
     "sample_edm",
     "sample_heun",
+    "sample_means",
     "sample_repaint",
     "variance_preserving_levels",
     "velocity",

@@ -35,6 +35,26 @@ def sample_ddpm(key: Array, denoiser: Denoiser, noise: ArrayLike, levels: Levels
     return lax.scan(step, levels.sigma[-1] * jnp.asarray(noise), (now, after, jax.random.split(key, len(levels))))[0]
 
 
+def sample_means(denoiser: Denoiser, noise: ArrayLike, levels: Levels) -> Array:
+    """`sample_ddpm` whose steps add no noise: each goes to the posterior's mean, and the end is a likely answer rather
+    than a sample.
+
+    Args:
+        denoiser: of x0.
+        noise: standard normal, of the samples' shape.
+        levels: (T,), from nearly clean to all noise.
+
+    Returns:
+        As noise.
+    """
+
+    def step(x: Array, each: tuple[Levels, Levels]) -> tuple[Array, None]:
+        now, after = each
+        return _posterior(x, denoiser(x, now), now, after, 1.0)[0], None
+
+    return lax.scan(step, levels.sigma[-1] * jnp.asarray(noise), _steps(levels))[0]
+
+
 def sample_ddim(denoiser: Denoiser, noise: ArrayLike, levels: Levels) -> Array:
     """The deterministic sampler of DDIM (Song et al., ICLR 2021, eq. 12), Euler's steps along the probability flow: of
     `flow_levels`, along the flow.
@@ -164,12 +184,17 @@ def sample_repaint(
 
 def _ancestral(key: Array, x: Array, x0: Array, now: Levels, after: Levels, eta: float) -> Float[Array, "*b"]:
     """A draw from q(x_after | x_now, x0), its spread times eta."""
+    mean, spread = _posterior(x, x0, now, after, eta)
+    return mean + spread * jax.random.normal(key, x.shape, x.dtype)
+
+
+def _posterior(x: Array, x0: Array, now: Levels, after: Levels, eta: float) -> tuple[Array, Array]:
+    """Mean and spread of it."""
     ratio = now.alpha / after.alpha
     gone = jnp.maximum(1 - (ratio * after.sigma / now.sigma) ** 2, 0.0)
     spread = eta * after.sigma * jnp.sqrt(gone)
     along = jnp.sqrt(jnp.maximum(after.sigma**2 - spread**2, 0.0))
-    mean = after.alpha * x0 + along * _noise(x, x0, now)
-    return mean + spread * jax.random.normal(key, x.shape, x.dtype)
+    return after.alpha * x0 + along * _noise(x, x0, now), spread
 
 
 def _noise(x: Array, x0: Array, levels: Levels) -> Array:

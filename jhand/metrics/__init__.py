@@ -35,9 +35,13 @@ function               definition                                               
 `oks`                  mean_k exp(-|x_k - y_k|^2 / (2 area (2 sigma_k)^2))         COCO; Jin et al., ECCV 2020
 `oks_ap`               101-point interpolated precision at each threshold          Lin et al., ECCV 2014 (COCO)
 `average_precision`    the same of any similarity                                  Lin et al., ECCV 2014 (COCO)
+`correct_pose_score`   share of thresholds at which one has all points right       Wandt et al., CVPR 2021
+`truth_rank`           share of hypotheses nearer to their median than the truth   Pierzchlewicz et al., 2022
+`hypothesis_spread`    root of a point's variance over hypotheses                  Holmquist & Wandt, ICCV 2023
 =====================  ==========================================================  ===================================
 
-`contact_map` and `voxel_grid` make what two of these take.
+`contact_map` and `voxel_grid` make what two of these take; `expected_calibration_error` is how uneven ranks are,
+`rank_correlation` is Spearman's, and `matched_gaussian` stands beside hypotheses for the best of as many random ones.
 """
 
 from jhand.metrics.contact import contact_map as contact_map
@@ -50,6 +54,12 @@ from jhand.metrics.detection import OKS_THRESHOLDS as OKS_THRESHOLDS
 from jhand.metrics.detection import average_precision as average_precision
 from jhand.metrics.detection import oks as oks
 from jhand.metrics.detection import oks_ap as oks_ap
+from jhand.metrics.hypotheses import correct_pose_score as correct_pose_score
+from jhand.metrics.hypotheses import expected_calibration_error as expected_calibration_error
+from jhand.metrics.hypotheses import hypothesis_spread as hypothesis_spread
+from jhand.metrics.hypotheses import matched_gaussian as matched_gaussian
+from jhand.metrics.hypotheses import rank_correlation as rank_correlation
+from jhand.metrics.hypotheses import truth_rank as truth_rank
 from jhand.metrics.mesh import f_score as f_score
 from jhand.metrics.mesh import mpvpe as mpvpe
 from jhand.metrics.mesh import pa_mpvpe as pa_mpvpe

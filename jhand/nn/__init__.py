@@ -25,6 +25,10 @@ from jhand.nn.heads import HandEstimate as HandEstimate
 from jhand.nn.heads import HandHead as HandHead
 from jhand.nn.heads import mean_estimate as mean_estimate
 from jhand.nn.heads import translation_from_estimate as translation_from_estimate
+from jhand.nn.heatmap_samples import HeatmapSamples as HeatmapSamples
+from jhand.nn.heatmap_samples import argmax_heatmaps as argmax_heatmaps
+from jhand.nn.heatmap_samples import channel_embedding as channel_embedding
+from jhand.nn.heatmap_samples import sample_heatmaps as sample_heatmaps
 from jhand.nn.heatmaps import gaussian_maps as gaussian_maps
 from jhand.nn.heatmaps import map_means as map_means
 from jhand.nn.heatmaps import map_peaks as map_peaks

@@ -32,6 +32,7 @@ from jhand.diffusion import (
     sample_ddpm,
     sample_edm,
     sample_heun,
+    sample_means,
     sample_repaint,
     velocity,
 )
@@ -178,6 +179,21 @@ def test_few_ancestral_steps_spread_as_the_chain_says():
     vectors = np.linalg.eigh(COVARIANCE)[1]
     sample = sample_ddpm(jax.random.key(1), gaussian(), noise(), levels)
     check_moments(sample, np.mean(sample, 0), (vectors * variance) @ vectors.T)
+
+
+def test_means_alone_end_nearer_to_the_gaussian_s_mean_than_samples():
+    """Steps without noise shrink the covariance by the recursion of the posterior's mean."""
+    levels, values = cosine_levels(10), np.linalg.eigvalsh(COVARIANCE)
+    shrunk = np.ones(3) * float(levels.sigma[-1])
+    for i in range(9, -1, -1):
+        at, st = float(levels.alpha[i]), float(levels.sigma[i])
+        a, s = (float(levels.alpha[i - 1]), float(levels.sigma[i - 1])) if i else (1.0, 0.0)
+        gone = 1 - (at * s / (a * st)) ** 2
+        shrunk *= a * gone * at * values / (at**2 * values + st**2) + at / a * s**2 / st**2
+    vectors = np.linalg.eigh(COVARIANCE)[1]
+    found = sample_means(gaussian(), noise(), levels)
+    check_moments(found, MEAN, (vectors * shrunk**2) @ vectors.T)
+    assert (shrunk**2 < 0.5 * values).all()
 
 
 def test_deterministic_ancestral_sampling_is_ddim():
