@@ -6,7 +6,7 @@ Claims  points drawn from heat maps against their peaks alone, on hands with fiv
 Shows   best-of-N PA-MPJPE on simulated heat maps of a detector that errs no more than it says
         (jhand.data.ambiguous_hands); mean, median, worst and single answers, calibration, and the best of a Gaussian of
         the same total variance
-Cost    cpu: about 6 minutes a variant and seed on one busy core; gpu: not run yet
+Cost    cpu: about 5 minutes of one core a variant and seed; gpu: not run yet
 Command python -m experiments.diffpose claims --preset cpu --seeds 3
 Expect  12 to 25 % lower than peaks alone where joints are ambiguous, within 5 % elsewhere; 1 to 6 % for each part
 """
