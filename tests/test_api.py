@@ -39,6 +39,7 @@ PACKAGES = [
     "jhand.track",
     "jhand.track.template",
     "jhand.systems.hamba",
+    "jhand.systems.hograspnet",
     "jhand.systems.hograspnet_grasp",
     "jhand.systems.surgery_mvhand",
     "jhand",

@@ -170,6 +170,11 @@ def stages(config: Config, hand: HandModel, steps: int) -> tuple[Stage, ...]:
     return (Stage("classes", steps, (update,)),)
 
 
+def predicting(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that `predict` reads: all."""
+    return params
+
+
 def right_attributes(found: Array, true: Array) -> Float[Array, "b"]:
     """Which share of power, opposition, number of fingers and thumb two grasp types (B,) have in common."""
     table = jnp.asarray(grasp_attributes(range(1, 34)))
