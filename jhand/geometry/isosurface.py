@@ -1,6 +1,7 @@
 """Surfaces of functions: where an occupancy passes a level, as a mesh."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
@@ -57,7 +58,8 @@ def marching_tetrahedra(
     if not len(crossed):
         return np.zeros((0, 3)), np.zeros((0, 3), int)
     # an edge belongs to several tetrahedra, its vertex is one
-    ends, faces = np.unique(np.sort(crossed, -1), axis=0, return_inverse=True)
+    unique: Any = np.unique(np.sort(crossed, -1), axis=0, return_inverse=True)
+    ends, faces = unique
     flat = grid.reshape(-1)
     share = flat[ends[:, 0]] / (flat[ends[:, 0]] - flat[ends[:, 1]])
     first, second = (np.stack(np.unravel_index(ends[:, k], grid.shape), -1) for k in range(2))
@@ -107,7 +109,7 @@ def extract_surface(
     pitch = (high - low).max() / cells
     number = np.ceil((high - low) / pitch - 1e-6).astype(int) + 1
     ask = lambda index, pitch: np.asarray(occupancy(low + pitch * index), np.float64)  # noqa: E731
-    values = ask(np.stack(np.meshgrid(*map(np.arange, number), indexing="ij"), -1).reshape(-1, 3), pitch)
+    values = ask(np.stack(np.meshgrid(*(np.arange(n) for n in number), indexing="ij"), -1).reshape(-1, 3), pitch)
     values = values.reshape(number)
     for _ in range(refinements):
         pitch, inside = pitch / 2, values > level

@@ -313,7 +313,7 @@ def fit_mano(one: Inputs, config: Config, hand: HandModel) -> Mano:
     """One sequence by MANO's parameters, in three stages."""
 
     def to_keypoints(state: Mano) -> Array:
-        return sum(mano_losses(state, one, hand, config).values())
+        return sum(mano_losses(state, one, hand, config).values(), jnp.zeros(()))
 
     def to_pictures(state: Mano) -> Array:
         depth, mask = rendered_losses(mano_surface(state, hand)[1], one, hand, config)
@@ -336,7 +336,7 @@ def descend(loss: Callable[[Any], Array], start: Any, steps: int, rate: float, m
 
     Args:
         loss: of a state, () in all.
-        start: the state to start from.
+        start: the state to start from, leaves (T, ...) of a sequence.
         steps: how many.
         rate: at first.
         moves: how much faster or slower each leaf goes, 0 not at all; by default all go alike.
@@ -432,11 +432,11 @@ def _mean(x: Array, weights: Array) -> Array:
 
 def fit_halo(one: Inputs, config: Config) -> Array:
     """One sequence by its keypoints (T, 21, 3) alone; the network does not change."""
-    network = HALO(config.width, config.layers)
+    network: Any = HALO(config.width, config.layers)
     occupancy = lambda k, p: network.apply({"params": one.halo}, k, p)  # noqa: E731
     start = start_keypoints(one)
     cloud = sample_cloud(jax.random.key(0), one, start, config)
-    loss = lambda k: sum(halo_losses(k, one, cloud, occupancy, config).values())  # noqa: E731
+    loss = lambda k: sum(halo_losses(k, one, cloud, occupancy, config).values(), jnp.zeros(()))  # noqa: E731
     return descend(loss, start, config.halo_steps, config.halo_rate)
 
 
@@ -465,7 +465,8 @@ def halo_mesh(halo: Any, keypoints: Array, config: Config) -> tuple[np.ndarray, 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _occupancy(width: int, layers: int, halo: Any, keypoints: Array, points: Array) -> Array:
-    return HALO(width, layers).apply({"params": halo}, keypoints, points)
+    network: Any = HALO(width, layers)
+    return network.apply({"params": halo}, keypoints, points)
 
 
 def spread_points(vertices: np.ndarray, faces: np.ndarray, number: int) -> np.ndarray:

@@ -144,7 +144,8 @@ def apply(
     variables: dict[str, Any], inputs: Inputs, config: Config, hand: HandModel, *, key: Array | None = None
 ) -> Outputs:
     """Logits (B, C) in test mode; `hand` and `key` are not used."""
-    return _outputs(Network(config).apply({"params": variables["params"]}, inputs), inputs, config)
+    network: Any = Network(config)
+    return _outputs(network.apply({"params": variables["params"]}, inputs), inputs, config)
 
 
 predict = apply
@@ -155,7 +156,8 @@ def loss(
 ) -> tuple[Array, LossAux]:
     """Cross-entropy over the examples of a batch, leaves (B, ...), that the split trains on."""
     inputs = inputs_of(batch)
-    logits = Network(config).apply({"params": variables["params"]}, inputs, True, rngs={"dropout": key})
+    network: Any = Network(config)
+    logits = network.apply({"params": variables["params"]}, inputs, True, rngs={"dropout": key})
     label = jnp.argmax(inputs.grasp[:, None] == np.array(config.classes), -1)
     tested = is_tested(inputs, config)
     kept = jnp.ones_like(tested) if config.split == "s0" else ~tested
