@@ -4,6 +4,7 @@ import hashlib
 import json
 import statistics
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -85,10 +86,16 @@ def budget(preset: Any, data: str = "") -> dict[str, Any]:
     def named(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {name: named(each) for name, each in value.items()}
-        return f"{value.__module__}.{value.__qualname__}" if callable(value) else value
+        return f"{_module_of(value)}.{value.__qualname__}" if callable(value) else value
 
     fields = {name: value for name, value in asdict(preset).items() if name not in ("evaluate_every", "smoke")}
     return named(fields) | {"data": data}
+
+
+def _module_of(function: Any) -> str:
+    """By name, also where it is the script that runs: `python -m experiments.x` calls it `__main__`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if function.__module__ == "__main__" and spec is not None else function.__module__
 
 
 def run_folder(experiment: Stated, options: RunOptions, variant: str, seed: int, known_by: Mapping[str, Any]) -> Path:

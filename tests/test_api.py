@@ -43,6 +43,8 @@ PACKAGES = [
     "jhand.systems.diffpose",
     "jhand.systems.hamba",
     "jhand.systems.dynhamr",
+    "jhand.systems.hograspnet",
+    "jhand.systems.hograspnet_grasp",
     "jhand.systems.surgery_mvhand",
     "jhand",
 ]

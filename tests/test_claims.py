@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -144,3 +146,20 @@ def test_claims_of_some_presets():
         chosen_claims(stated, RunOptions(claim="large"))
     assert variants_of(stated, "cpu").keys() == {"weighted", "plain"}
     assert variants_of(stated, "gpu").keys() == variants_of(stated).keys() == {"weighted", "plain", "a", "b"}
+
+
+def test_a_function_of_the_script_that_runs_has_its_module_s_name(tmp_path):
+    """What is run as a script states the same as what a table imports."""
+    (tmp_path / "stated.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from jhand.judging import budget\n"
+        "def make(key): ...\n"
+        "@dataclass\nclass Preset:\n    make: object = make\n"
+        "print(budget(Preset())['make'])\n"
+    )
+
+    def run(*arguments):
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    assert run("-m", "stated") == run("-c", "import stated") == "stated.make\n"

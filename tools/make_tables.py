@@ -96,7 +96,9 @@ def foreign(found: dict[str, Experiment | SolveExperiment]) -> list[str]:
 
 def budget_of(experiment: Experiment | SolveExperiment, result: Result | Table) -> dict[str, object]:
     """The budget of a preset as it is stated now, on the data that a result is of."""
-    own = isinstance(experiment, SolveExperiment) or result.data.startswith("world")
+    own = isinstance(experiment, SolveExperiment) or result.data.endswith(
+        " in training"
+    )  # its own words for what it makes
     return budget(experiment.presets[result.preset], "" if own else result.data)
 
 

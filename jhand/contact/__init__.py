@@ -14,3 +14,10 @@ from jhand.contact.solids import sample_solid as sample_solid
 from jhand.contact.solids import solid_distance as solid_distance
 from jhand.contact.solids import solid_faces as solid_faces
 from jhand.contact.solids import solid_vertices as solid_vertices
+from jhand.contact.taxonomy import GRASP_TYPES as GRASP_TYPES
+from jhand.contact.taxonomy import HOGRASPNET_GRASPS as HOGRASPNET_GRASPS
+from jhand.contact.taxonomy import GraspType as GraspType
+from jhand.contact.taxonomy import grasp_attributes as grasp_attributes
+from jhand.contact.taxonomy import grasp_type as grasp_type
+from jhand.contact.templates import grasp_of_type as grasp_of_type
+from jhand.contact.templates import gripped_part as gripped_part

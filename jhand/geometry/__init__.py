@@ -23,6 +23,8 @@ from jhand.geometry.distance import closest_on_mesh as closest_on_mesh
 from jhand.geometry.distance import penetration as penetration
 from jhand.geometry.distance import signed_distance as signed_distance
 from jhand.geometry.distance import winding_number as winding_number
+from jhand.geometry.isosurface import extract_surface as extract_surface
+from jhand.geometry.isosurface import marching_tetrahedra as marching_tetrahedra
 from jhand.geometry.mesh import close_holes as close_holes
 from jhand.geometry.mesh import vertex_normals as vertex_normals
 from jhand.geometry.multiview import Triangulated as Triangulated

@@ -38,6 +38,9 @@ from jhand.nn.mamba import DirectionalScan as DirectionalScan
 from jhand.nn.mamba import Mamba as Mamba
 from jhand.nn.mamba import SelectiveSSM as SelectiveSSM
 from jhand.nn.mamba import VSSBlock as VSSBlock
+from jhand.nn.occupancy import HALO as HALO
+from jhand.nn.occupancy import BoneFrames as BoneFrames
+from jhand.nn.occupancy import bone_frames as bone_frames
 from jhand.nn.resnet import ResNet as ResNet
 from jhand.nn.sampling import pixels_from_normalised as pixels_from_normalised
 from jhand.nn.sampling import sample_bilinear as sample_bilinear

@@ -10,14 +10,14 @@ from PIL import Image, UnidentifiedImageError
 from jhand.data.clip import ClipError
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+def read_json(path: Path, encoding: str = "utf-8") -> Any:
+    """What a JSON file holds; `utf-8-sig` takes files that begin with a byte order mark, too.
 
     Raises:
         ClipError: a file that is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding=encoding))
     except OSError as error:
         raise ClipError(f"{path}: expected this file of the dataset: {error.strerror}") from error
     except ValueError as error:
