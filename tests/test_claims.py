@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -133,13 +134,12 @@ def test_claims_of_some_presets():
     from jhand.judging import RunOptions, chosen_claims, variants_of
     from tests.test_solving import SIDES
 
-    class Stated:
-        claims = (
-            Claim("everywhere", "s", "m", SIDES, ("weighted", "plain"), primary=True),
-            Claim("large", "s", "m", {"a": {}, "b": {"weighted": False}}, ("a", "b"), presets=("gpu",)),
-        )
-
-    stated: Any = Stated()
+    claims = (
+        Claim("everywhere", "s", "m", SIDES, ("weighted", "plain"), primary=True),
+        Claim("large", "s", "m", {"a": {}, "b": {"weighted": False}}, ("a", "b"), presets=("gpu",)),
+    )
+    empty: Any = {"presets": {}, "metrics": {}, "units": {}, "stand_ins": ()}
+    stated = SimpleNamespace(name="stated", claims=claims, **empty)
     assert [c.name for c in chosen_claims(stated, RunOptions(claim="all"))] == ["everywhere"]
     assert [c.name for c in chosen_claims(stated, RunOptions(claim="all", preset="gpu"))] == ["everywhere", "large"]
     with pytest.raises(ValueError, match="expected one of everywhere or all in preset 'cpu', got 'large'"):

@@ -27,12 +27,13 @@ def test_soft_argmax_is_the_mean_and_sharpens():
 def test_hrnet_keeps_a_quarter_of_the_picture_and_knows_the_whole():
     net = HRNet.tiny()
     x = jax.random.normal(jax.random.key(0), (1, 64, 96, 3))
-    variables = net.init(jax.random.key(1), x)
+    variables = jax.jit(net.init)(jax.random.key(1), x)
     # blocks begin as the identity: let them do something
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(2), p.shape), variables["params"])
-    y = net.apply({"params": params}, x)
+    run = jax.jit(lambda x: net.apply({"params": params}, x))
+    y = run(x)
     assert y.shape == (1, 16, 24, 8)
-    far = net.apply({"params": params}, x.at[0, -1, -1].add(5.0))
+    far = run(x.at[0, -1, -1].add(5.0))
     assert jnp.abs(far - y)[0, 0, 0].max() > 0  # through the coarse branches
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.ego2handspose import average_hand, error, experiment, paper_camera, problems
 from jhand.geometry import make_camera, project, so3_exp
-from jhand.hand import JOINT_LIMITS, bone_lengths, keypoints, mirror_points
+from jhand.hand import JOINT_LIMITS, bone_lengths, keypoints, mirror_hand, mirror_points
 from jhand.solving import Problems
 from jhand.systems import ego2handspose as system
 from jhand.systems.ego2handspose import Config, Inputs, Readings, State
@@ -18,8 +18,6 @@ from jhand.systems.ego2handspose import Config, Inputs, Readings, State
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 SCENE = replace(experiment.presets["cpu"].scene, frames=2)
 SHORT = Config(stages=(60, 60, 100, 60), begin=(30, 30, 60), track=(20, 10))
-FEW = Config(stages=(4, 4, 4, 4), begin=(4, 4, 4), track=(4, 2))
-"""For what holds after any number of steps."""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +29,11 @@ def posed():
         jnp.array([0.4, -0.8, 0.3]),
         jnp.asarray(low + (high - low) * rng.uniform(0.2, 0.8, (15, 3)), jnp.float32),
     )
+
+
+@pytest.fixture(scope="module")
+def two_videos():
+    return problems(2, Problems(SHORT, number=2, scene=replace(SCENE, missing=0.2)), Path())
 
 
 def test_the_key_bone_is_ten_centimetres_and_the_wrist_is_where_it_is_put(right, posed):
@@ -146,74 +149,73 @@ def test_descent_ends_early_and_goes_on_with_its_moments(right):
     np.testing.assert_allclose(system.descend(loss, half, (0.5, 0.0, 0.0), 5, adam=adam)[0].root, whole.root, atol=1e-5)
 
 
-def test_both_hands_of_any_camera(right):
-    """Another camera, and a picture of another size: the same hands; parameters and keypoints say the same."""
-    inputs, _ = problems(0, Problems(FEW, number=2, scene=SCENE), Path())
+def test_any_camera_sees_the_same(two_videos):
+    """Another camera, and a picture of another size: what is fitted is the same."""
+    inputs, _ = two_videos
     other = make_camera(focal=np.array([900.0, 880.0]), principal=np.array([639.5, 359.5]))
-    as_seen = other_pixels(inputs.seen.keypoints2d, other)
+    rays = (inputs.seen.keypoints2d - system.CENTRE) / system.FOCAL
+    as_seen = project(other, jnp.concatenate([rays, jnp.ones_like(rays[..., :1])], -1))
     camera = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape)), other)
-    ours = system.solve(Inputs(camera, replace(inputs.seen, keypoints2d=as_seen)), FEW, right)
-    same = system.solve(inputs, FEW, right)
-    np.testing.assert_allclose(ours.keypoints, same.keypoints, atol=2e-3)
-    own = keypoints(right, jax.tree.map(lambda x: x[:, :, 0], ours.params))
-    np.testing.assert_allclose(own * 0.1 / system.key_length(right), ours.keypoints[:, :, 0], atol=1e-4)
-
-
-def other_pixels(pixels, camera):
-    """Of the paper's camera, as another one sees them."""
-    rays = jnp.concatenate([(pixels - system.CENTRE) / system.FOCAL, jnp.ones_like(pixels[..., :1])], -1)
-    return project(camera, rays)
+    _, ours = system.prepared(Inputs(camera, replace(inputs.seen, keypoints2d=as_seen)))
+    seen = inputs.seen.weights > 0
+    np.testing.assert_allclose(ours.keypoints2d[seen], system.prepared(inputs)[1].keypoints2d[seen], atol=2e-3)
 
 
 def test_a_left_hand_is_the_mirror_of_a_right_one(right, posed):
     points = system.points_of(right, posed)
     both = jnp.stack([points, mirror_points(points)])[None, None] / 100
     readings = Readings(project(paper_camera(), both), jnp.ones((1, 1, 2, 21)), both)
-    camera = jax.tree.map(lambda x: x[None], paper_camera())
-    for method in ("projection", "staged"):
-        found = system.solve(Inputs(camera, readings), replace(FEW, method=method), right)
-        np.testing.assert_allclose(found.keypoints[:, :, 1], mirror_points(found.keypoints[:, :, 0]), atol=1e-3)
-    np.testing.assert_allclose(found.params.transl[..., 1, 0], -found.params.transl[..., 0, 0], atol=1e-3)
+    inputs = Inputs(jax.tree.map(lambda x: x[None], paper_camera()), readings)
+    _, ready = system.prepared(inputs)
+    np.testing.assert_allclose(ready.keypoints2d[:, :, 1], ready.keypoints2d[:, :, 0], atol=1e-3)
+    np.testing.assert_allclose(ready.canonical[:, :, 1], ready.canonical[:, :, 0], atol=1e-5)
+    found = system.solve(inputs, Config(method="projection"), right)
+    np.testing.assert_allclose(found.keypoints, both, atol=1e-4)
 
 
-def test_missing_keypoints_may_hold_anything(right):
-    inputs, _ = problems(1, Problems(FEW, number=2, scene=replace(SCENE, missing=0.3)), Path())
-    wild = jnp.where(inputs.seen.weights[..., None] > 0, inputs.seen.keypoints2d, jnp.nan)
-    a = system.solve(inputs, replace(FEW, method="staged"), right)
-    b = system.solve(replace(inputs, seen=replace(inputs.seen, keypoints2d=wild)), replace(FEW, method="staged"), right)
-    np.testing.assert_array_equal(a.keypoints, b.keypoints)
+def test_missing_keypoints_may_hold_anything(two_videos, right):
+    inputs, _ = two_videos
+    missing = inputs.seen.weights[..., None] == 0
+    assert 0.1 < np.mean(missing) < 0.3
+    wild = replace(inputs, seen=replace(inputs.seen, keypoints2d=jnp.where(missing, jnp.nan, inputs.seen.keypoints2d)))
+    assert np.isfinite(system.prepared(wild)[1].keypoints2d).all()
+    points = system.points_of(right, system.begin_state(right))
+    each = [system.prepared(x)[1] for x in (inputs, wild)]
+    a, b = (system.pixel_loss(points, x.keypoints2d[0, 0, 0], x.weights[0, 0, 0]) for x in each)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_methods_beat_the_average_hand(right):
-    inputs, truth = problems(2, Problems(SHORT, number=2, scene=SCENE), Path())
+def test_tracking_beats_the_average_hand_and_parameters_say_its_points(two_videos, right):
+    inputs, truth = two_videos
     missed = lambda outputs: float(jnp.mean(error(outputs, truth, right)))  # noqa: E731
-    trivial = missed(average_hand(inputs, truth, right))
-    for method in ("pixels", "tracked"):
-        assert missed(system.solve(inputs, replace(SHORT, method=method), right)) < 0.8 * trivial
+    found = system.solve(inputs, SHORT, right)
+    assert missed(found) < 0.8 * missed(average_hand(inputs, truth, right))
+    for m, hand in enumerate((right, mirror_hand(right))):
+        own = keypoints(hand, jax.tree.map(lambda x, m=m: x[:, :, m], found.params))
+        np.testing.assert_allclose(own * 0.1 / system.key_length(right), found.keypoints[:, :, m], atol=1e-4)
 
 
-def test_networks_read_both_hands_in_the_mirror(right):
+def test_networks_read_both_hands_in_the_mirror():
     """A mirrored picture of the other hand is read as the mirror image."""
     key = jax.random.key(0)
-    maps = system.Keypoints2d().init(key, jnp.zeros((1, 64, 64, 3)))["params"]
-    lifter = system.Lifter().init(key, jnp.zeros((1, 21, 16, 16)))["params"]
+    maps = jax.jit(system.Keypoints2d().init)(key, jnp.zeros((1, 64, 64, 3)))["params"]
+    lifter = jax.jit(system.Lifter().init)(key, jnp.zeros((1, 21, 16, 16)))["params"]
     networks = {"keypoints2d": maps, "lifter": lifter}
     frames = jax.random.uniform(key, (2, 80, 90, 3))
     boxes = jnp.array([[10.0, 12.0, 50.0, 50.0]] * 2)
     mirrored_boxes = boxes.at[:, 0].set(89 - boxes[:, 0] - boxes[:, 2])
-    uv, sure, canonical = system.read_hands(networks, frames, boxes, False)
-    uv2, sure2, canonical2 = system.read_hands(networks, frames[:, :, ::-1], mirrored_boxes, True)
+    uv, sure, canonical = system.read_hands(networks, frames, boxes, jnp.array(False))
+    uv2, sure2, canonical2 = system.read_hands(networks, frames[:, :, ::-1], mirrored_boxes, jnp.array(True))
     np.testing.assert_allclose(uv2[..., 0], 89 - uv[..., 0], atol=1e-3)
     np.testing.assert_allclose(canonical2, mirror_points(canonical), atol=1e-4)
     np.testing.assert_allclose(sure2, sure, atol=1e-4)
-    read = system.read_pictures(
-        system.Pictures(
-            jnp.asarray(255 * frames, jnp.uint8)[None],
-            jnp.stack([boxes, mirrored_boxes], 1)[None],
-            jax.tree.map(lambda x: x[None], networks),
-        )
+    pictures = system.Pictures(
+        jnp.asarray(255 * frames, jnp.uint8)[None],
+        jnp.stack([boxes, mirrored_boxes], 1)[None],
+        jax.tree.map(lambda x: x[None], networks),
     )
-    assert read.keypoints2d.shape == (1, 2, 2, 21, 2) and read.canonical.shape == (1, 2, 2, 21, 3)
+    read = jax.eval_shape(lambda x: jax.tree.leaves(system.read_pictures(x)), pictures)
+    assert [x.shape for x in read] == [(1, 2, 2, 21, 2), (1, 2, 2, 21), (1, 2, 2, 21, 3)]
 
 
 def test_first_rotation_shows_the_back_of_one_s_own_hand(right):
