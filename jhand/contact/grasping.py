@@ -17,7 +17,7 @@ from jhand.geometry.mesh import vertex_normals
 from jhand.geometry.rotations import so3_exp
 from jhand.geometry.se3 import invert_transform, rigid, transform
 from jhand.hand.anatomy import JOINT_LIMITS, pose_from_angles
-from jhand.hand.kinematics import pose_hand
+from jhand.hand.kinematics import PosedHand, pose_hand
 from jhand.hand.landmark_sets import LandmarkSet, carry_landmarks, rest_landmarks, vertex_landmarks
 from jhand.hand.model import HandModel, rest_joints
 
@@ -182,24 +182,59 @@ def _try_grasp(key: Array, hand: HandModel, betas: Array, skin_points: LandmarkS
     centre = joints[4] + between(beyond, -0.015, 0.035) * along + between(aside, -0.012, 0.012) * across + 0.12 * out
     standoff = jnp.maximum(between(standoff, -0.05, 0.035), 0)
 
-    posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, open_angles), -shaped[0])
-    points = carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
+    _, points = posed_skin(hand, betas, skin_points, open_angles)
+    centre = come_near(solid, R, centre, out, points, skin_points)
+    T_wrist_object = rigid(R, centre + standoff * out)
+    return close_around(hand, betas, skin_points, solid, T_wrist_object, out, open_angles, closed_angles)
+
+
+def posed_skin(hand: HandModel, betas: Array, skin_points: LandmarkSet, angles: Array) -> tuple[PosedHand, Array]:
+    """A hand whose wrist is at the origin, and its skin points (K, 3)."""
+    shaped = rest_joints(hand, betas)
+    posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, angles), -shaped[0])
+    return posed, carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
+
+
+def come_near(
+    solid: Solid, R: Array, centre: Array, comes: Array, points: Array, skin_points: LandmarkSet
+) -> Float[Array, "3"]:
+    """Where a solid ends that comes against `comes` until it meets the skin, but for the thumb's, which goes around it.
+
+    Args:
+        solid: what is grasped.
+        R: (3, 3), how it is turned.
+        centre: (3,) where it begins.
+        comes: (3,) the direction that it comes from.
+        points: (K, 3) of the skin.
+        skin_points: which they are.
+    """
     of_thumb = jnp.argmax(skin_points.weights, -1) > 12
 
     def approach(centre: Array, _: None) -> tuple[Array, None]:
         away = solid_distance(solid, transform(invert_transform(rigid(R, centre)), points))
         gap = jnp.min(jnp.where(of_thumb, jnp.inf, away))
-        return centre - jnp.clip(gap + _YIELD, -0.02, 0.12) * out, None
+        return centre - jnp.clip(gap + _YIELD, -0.02, 0.12) * comes, None
 
-    centre, _ = lax.scan(approach, centre, None, length=_APPROACHES)
-    T_wrist_object = rigid(R, centre + standoff * out)
+    return lax.scan(approach, centre, None, length=_APPROACHES)[0]
+
+
+def close_around(
+    hand: HandModel,
+    betas: Array,
+    skin_points: LandmarkSet,
+    solid: Solid,
+    T_wrist_object: Array,
+    comes: Array,
+    open_angles: Array,
+    closed_angles: Array,
+) -> Grasp:
+    """Fingers closed around a solid that is there; `comes` (3,) is the direction that it came from."""
     away = invert_transform(T_wrist_object)
     close_by = lambda p: solid_distance(solid, transform(away, p), steps=1)  # noqa: E731
     angles, touching = close_fingers(hand, betas, skin_points, close_by, open_angles, closed_angles)
-    posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, angles), -shaped[0])
-    points = carry_landmarks(skin_points, posed, rest_landmarks(skin_points, betas, posed.pose_features))
+    _, points = posed_skin(hand, betas, skin_points, angles)
     depth = jnp.max(jnp.maximum(-solid_distance(solid, transform(away, points)), 0))
-    return Grasp(angles, open_angles, T_wrist_object, touching, -out, depth)
+    return Grasp(angles, open_angles, T_wrist_object, touching, -comes, depth)
 
 
 def _preshape(key: Array) -> tuple[Array, Array]:

@@ -6,18 +6,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Int
 
-from jhand.contact.grasping import _DEEP, _FIRST, _YIELD, Grasp, close_fingers, palm_normal
-from jhand.contact.solids import Solid, solid_distance
+from jhand.contact.grasping import _DEEP, _FIRST, Grasp, close_around, come_near, palm_normal, posed_skin
+from jhand.contact.solids import Solid
 from jhand.contact.taxonomy import GRASP_TYPES
 from jhand.geometry.rotations import so3_exp
-from jhand.geometry.se3 import invert_transform, rigid, transform
+from jhand.geometry.se3 import rigid
 from jhand.hand.anatomy import JOINT_LIMITS, pose_from_angles
 from jhand.hand.kinematics import pose_hand, posed_keypoints
-from jhand.hand.landmark_sets import LandmarkSet, carry_landmarks, rest_landmarks
+from jhand.hand.landmark_sets import LandmarkSet
 from jhand.hand.model import HandModel, rest_joints
 
 HIGHEST = lax.Precision.HIGHEST
-_APPROACHES = 8
 _ROW = {2: 0, 3: 1, 5: 2, 4: 3}  # fingers of the taxonomy, to MANO's: index, middle, little, ring
 
 
@@ -103,8 +102,7 @@ def _try(key: Array, hand: HandModel, betas: Array, skin: LandmarkSet, solid: So
     side, pad, between = jnp.asarray(_SIDE)[row], jnp.asarray(_PAD)[row], number == 23
     open_angles, closed_angles = _preshape(keys[0], row)
     shaped = rest_joints(hand, betas)
-    posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, open_angles), -shaped[0])
-    points = carry_landmarks(skin, posed, rest_landmarks(skin, betas, posed.pose_features))
+    posed, points = posed_skin(hand, betas, skin, open_angles)
     joints, out = posed.joints, palm_normal(hand)
     along = joints[4] / jnp.linalg.norm(joints[4])
     across = jnp.cross(along, out)
@@ -132,24 +130,11 @@ def _try(key: Array, hand: HandModel, betas: Array, skin: LandmarkSet, solid: So
     turn = so3_exp(jnp.array([0.2, 0.2, 0.5]) * jax.random.normal(keys[2], (3,)))
     R = jnp.matmul(axes, turn, precision=HIGHEST)
     at = at + jitter - jnp.sum(jitter * comes) * comes
-    of_thumb = jnp.argmax(skin.weights, -1) > 12
-
-    def approach(centre: Array, _: None) -> tuple[Array, None]:
-        away = solid_distance(solid, transform(invert_transform(rigid(R, centre)), points))
-        gap = jnp.min(jnp.where(of_thumb, jnp.inf, away))
-        return centre - jnp.clip(gap + _YIELD, -0.02, 0.12) * comes, None
-
-    centre, _ = lax.scan(approach, at + 0.12 * comes, None, length=_APPROACHES)
+    centre = come_near(solid, R, at + 0.12 * comes, comes, points, skin)
     # pads meet an object that the open hand does not touch yet
     further = jnp.maximum(jnp.sum((centre - at) * comes), 0)
     T_wrist_object = rigid(R, jnp.where(pad, at + further * comes, centre))
-    away = invert_transform(T_wrist_object)
-    close_by = lambda p: solid_distance(solid, transform(away, p), steps=1)  # noqa: E731
-    angles, touching = close_fingers(hand, betas, skin, close_by, open_angles, closed_angles)
-    posed = pose_hand(shaped, jnp.zeros(3), pose_from_angles(hand, angles), -shaped[0])
-    points = carry_landmarks(skin, posed, rest_landmarks(skin, betas, posed.pose_features))
-    depth = jnp.max(jnp.maximum(-solid_distance(solid, transform(away, points)), 0))
-    return Grasp(angles, open_angles, T_wrist_object, touching, -comes, depth)
+    return close_around(hand, betas, skin, solid, T_wrist_object, comes, open_angles, closed_angles)
 
 
 def _preshape(key: Array, row: Array) -> tuple[Array, Array]:
