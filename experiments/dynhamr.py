@@ -48,10 +48,10 @@ from jhand.motion import (
     motion_prior_loss,
     move_points,
 )
-from jhand.solving import Problems, SolveExperiment, main
+from jhand.solving import Problems, SolveExperiment, main, trained_once
 from jhand.systems import dynhamr as system
 from jhand.systems.dynhamr import Config, Inputs, Outputs
-from jhand.train import LossAux, ModelCard, Stage, Update, adamw, load_weights, save_weights, train
+from jhand.train import LossAux, ModelCard, Stage, Update, adamw
 
 RIGHT = np.array([True, False])
 
@@ -256,28 +256,23 @@ def _said(
 
 def trained_prior(scene: Scene, config: PriorConfig, hand: HandModel, folder: Path) -> dict:
     """The motion prior, trained on hands of the world that move as a clip's do; once, then read."""
-    init = lambda key: {"params": init_motion_prior(key, config), "stats": {}}  # noqa: E731
-    known_by = f"{config.frames}-{config.local}-{config.hidden}-{scene.pace}-{scene.clips}-{scene.steps}"
-    weights = folder / f"prior-{known_by}"
-    if not weights.is_dir():
+
+    def batches():
         make = jax.jit(jax.vmap(partial(_motion, scene, hand, config.frames)))
         keys = jax.random.split(jax.random.key(2**20), (-(-scene.clips // 256), 256))
         clips = np.concatenate([np.asarray(make(key)) for key in keys])
+        rng = np.random.default_rng(0)
+        while True:
+            yield {"rotations": clips[rng.integers(0, len(clips), scene.batch)]}
 
-        def batches():
-            rng = np.random.default_rng(0)
-            while True:
-                yield {"rotations": clips[rng.integers(0, len(clips), scene.batch)]}
+    def loss(variables, batch, *, key):
+        total, terms = motion_prior_loss(variables["params"], batch["rotations"], hand, key, config)
+        return total, LossAux(terms=terms)
 
-        def loss(variables, batch, *, key):
-            total, terms = motion_prior_loss(variables["params"], batch["rotations"], hand, key, config)
-            return total, LossAux(terms=terms)
-
-        stage = Stage("motion", scene.steps, (Update("fit", loss, adamw(1e-3, scene.steps)),), ema=0.999)
-        state = train(jax.random.key(0), init, (stage,), batches(), folder=folder / f"training-{known_by}")
-        card = ModelCard("dynhamr", asdict(config), "motion of synthetic hands", {}, "Apache-2.0", notes="stand-in")
-        save_weights(weights, {"params": state.averaged["params"], "stats": {}}, card)
-    return load_weights(weights, like=jax.eval_shape(init, jax.random.key(0)))["params"]
+    stage = Stage("motion", scene.steps, (Update("fit", loss, adamw(1e-3, scene.steps)),), ema=0.999)
+    card = ModelCard("dynhamr", asdict(config), "motion of synthetic hands", {}, "Apache-2.0", notes="stand-in")
+    known_by = f"prior-{config.frames}-{config.local}-{config.hidden}-{scene.pace}-{scene.clips}-{scene.steps}"
+    return trained_once(folder, known_by, partial(init_motion_prior, config=config), stage, batches, card)
 
 
 def _motion(scene: Scene, hand: HandModel, frames: int, key: Array) -> Array:

@@ -43,7 +43,7 @@ from jhand.hand import (
 )
 from jhand.nn import gaussian_maps
 from jhand.render import Light, make_mesh, make_scene, render
-from jhand.solving import Problems, SolveExperiment, main
+from jhand.solving import Problems, SolveExperiment, main, trained_once
 from jhand.systems import ego2handspose as system
 from jhand.systems.ego2handspose import (
     CROP,
@@ -57,7 +57,7 @@ from jhand.systems.ego2handspose import (
     Pictures,
     Readings,
 )
-from jhand.train import LossAux, ModelCard, Stage, Update, adamw, load_weights, save_weights, train
+from jhand.train import LossAux, ModelCard, Stage, Update, adamw
 
 
 @dataclass(frozen=True)
@@ -281,31 +281,25 @@ def trained_networks(scene: PictureScene, folder: Path) -> dict:
         keys = jax.random.split(key)
         maps = system.Keypoints2d().init(keys[0], jnp.zeros((1, CROP, CROP, 3)))["params"]
         lifter = system.Lifter().init(keys[1], jnp.zeros((1, 21, MAP, MAP)))["params"]
-        return {"params": {"keypoints2d": maps, "lifter": lifter}, "stats": {}}
+        return {"keypoints2d": maps, "lifter": lifter}
 
-    weights = folder / f"networks-{scene.cut_outs}-{scene.composed}-{scene.steps}"
-    if not weights.is_dir():
-        examples = _training_pictures(scene)
+    def loss(variables, batch, *, key):
+        wanted = gaussian_maps(batch["points"] * MAP - 0.5, (MAP, MAP), 1.0)
+        networks = variables["params"]
+        crops = batch["crops"].astype(jnp.float32) / 255
+        maps = system.Keypoints2d().apply({"params": networks["keypoints2d"]}, crops)
+        lifted = system.Lifter().apply({"params": networks["lifter"]}, jax.lax.stop_gradient(maps))
+        terms = {
+            "maps": 100 * jnp.mean(jnp.square(maps - wanted)),
+            "canonical": jnp.mean(jnp.square(system.normalised_canonical(batch["canonical"]) - lifted)),
+        }
+        return terms["maps"] + terms["canonical"], LossAux(terms=terms)
 
-        def loss(variables, batch, *, key):
-            wanted = gaussian_maps(batch["points"] * MAP - 0.5, (MAP, MAP), 1.0)
-            networks = variables["params"]
-            maps = system.Keypoints2d().apply(
-                {"params": networks["keypoints2d"]}, batch["crops"].astype(jnp.float32) / 255
-            )
-            lifted = system.Lifter().apply({"params": networks["lifter"]}, jax.lax.stop_gradient(maps))
-            terms = {
-                "maps": 100 * jnp.mean(jnp.square(maps - wanted)),
-                "canonical": jnp.mean(jnp.square(system.normalised_canonical(batch["canonical"]) - lifted)),
-            }
-            return terms["maps"] + terms["canonical"], LossAux(terms=terms)
-
-        stage = Stage("both", scene.steps, (Update("fit", loss, adamw(1e-3, scene.steps)),), ema=0.999)
-        rows = Rows(examples, scene.batch, 0)
-        state = train(jax.random.key(0), init, (stage,), rows, folder=folder / "training", save_every=1000)
-        card = ModelCard("ego2handspose", {}, "composed renders of single hands", {}, "Apache-2.0", notes="stand-in")
-        save_weights(weights, {"params": state.averaged["params"], "stats": {}}, card)
-    return load_weights(weights, like=jax.eval_shape(init, jax.random.key(0)))["params"]
+    stage = Stage("both", scene.steps, (Update("fit", loss, adamw(1e-3, scene.steps)),), ema=0.999)
+    card = ModelCard("ego2handspose", {}, "composed renders of single hands", {}, "Apache-2.0", notes="stand-in")
+    known_by = f"networks-{scene.cut_outs}-{scene.composed}-{scene.steps}"
+    rows = lambda: Rows(_training_pictures(scene), scene.batch, 0)  # noqa: E731
+    return trained_once(folder, known_by, init, stage, rows, card)
 
 
 def error(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:

@@ -36,10 +36,10 @@ from jhand.geometry import (
 from jhand.hand import HandModel, HandParams, forward, load_hand, pose_from_angles, sample_poses
 from jhand.nn.occupancy import HALO
 from jhand.render import make_mesh, make_scene, render
-from jhand.solving import Problems, SolveExperiment, main
+from jhand.solving import Problems, SolveExperiment, main, trained_once
 from jhand.systems import hograspnet as system
 from jhand.systems.hograspnet import Inputs, Outputs
-from jhand.train import LossAux, ModelCard, Stage, Update, adamw, load_weights, save_weights, train
+from jhand.train import LossAux, ModelCard, Stage, Update, adamw
 
 GRASPS = (1, 4, 17, 31, 18, 16, 23, 25, 9, 14, 7, 12, 22)
 """Of the taxonomy's types."""
@@ -220,28 +220,23 @@ def trained_halo(scene: Scene, config: system.Config, hand: HandModel, folder: P
     network = HALO(config.width, config.layers)
 
     def init(key: Array) -> dict:
-        some_hand = jnp.arange(63.0).reshape(1, 21, 3)
-        return {"params": network.init(key, some_hand, jnp.zeros((1, 1, 3)))["params"], "stats": {}}
+        return network.init(key, jnp.arange(63.0).reshape(1, 21, 3), jnp.zeros((1, 1, 3)))["params"]
 
-    weights = folder / f"halo-{config.width}-{config.layers}-{scene.hands}-{scene.points}-{scene.steps}-{scene.batch}"
-    if not weights.is_dir():
+    def batches():
         keypoints, points, inside = occupancy_samples(scene, hand, jax.random.key(2**20), scene.hands)
+        rng = np.random.default_rng(0)
+        while True:
+            rows = rng.integers(0, len(points), scene.batch)
+            yield {"keypoints": keypoints[rows], "points": points[rows], "inside": inside[rows]}
 
-        def batches():
-            rng = np.random.default_rng(0)
-            while True:
-                rows = rng.integers(0, len(points), scene.batch)
-                yield {"keypoints": keypoints[rows], "points": points[rows], "inside": inside[rows]}
+    def loss(variables, batch, *, key):
+        found = network.apply({"params": variables["params"]}, batch["keypoints"], batch["points"])
+        return jnp.mean((found - batch["inside"]) ** 2), LossAux()
 
-        def loss(variables, batch, *, key):
-            found = network.apply({"params": variables["params"]}, batch["keypoints"], batch["points"])
-            return jnp.mean((found - batch["inside"]) ** 2), LossAux()
-
-        stage = Stage("occupancy", scene.steps, (Update("fit", loss, adamw(4e-3, scene.steps)),), ema=0.995)
-        state = train(jax.random.key(0), init, (stage,), batches(), folder=folder / f"training-{weights.name}")
-        card = ModelCard("hograspnet", {}, "hands of the built-in model", {}, "Apache-2.0", notes="HALO")
-        save_weights(weights, {"params": state.averaged["params"], "stats": {}}, card)
-    return load_weights(weights, like=jax.eval_shape(init, jax.random.key(0)))["params"]
+    stage = Stage("occupancy", scene.steps, (Update("fit", loss, adamw(4e-3, scene.steps)),), ema=0.995)
+    card = ModelCard("hograspnet", {}, "hands of the built-in model", {}, "Apache-2.0", notes="HALO")
+    known_by = f"halo-{config.width}-{config.layers}-{scene.hands}-{scene.points}-{scene.steps}-{scene.batch}"
+    return trained_once(folder, known_by, init, stage, batches, card)
 
 
 def occupancy_samples(scene: Scene, hand: HandModel, key: Array, number: int) -> tuple[np.ndarray, ...]:

@@ -29,11 +29,11 @@ from jhand.geometry import Camera, make_camera, project, so3_exp
 from jhand.hand import HandModel, HandParams, forward, load_hand, mirror_points, pose_from_angles
 from jhand.nn import simcc_loss
 from jhand.render import make_mesh, make_scene, render
-from jhand.solving import Problems, SolveExperiment, main
+from jhand.solving import Problems, SolveExperiment, main, trained_once
 from jhand.systems import surgery_mvhand as system
 from jhand.systems.surgery_mvhand import CROP, Detections, HandKeypoints, Inputs, Outputs, Video
 from jhand.track.regions import Region, crop
-from jhand.train import LossAux, ModelCard, Stage, Update, adamw, load_weights, save_weights, train
+from jhand.train import LossAux, ModelCard, Stage, Update, adamw
 
 LEVELS = ("static", "slow", "fast")
 PIXELS = (5.0, 10.0, 20.0, 30.0)
@@ -255,26 +255,24 @@ def _coarse(scene: VideoScene, key: Array, exact: Array) -> tuple[Array, Array]:
 
 def trained_detector(scene: VideoScene, hand: HandModel, folder: Path) -> dict:
     """The hand keypoint model, trained on renders of other sequences; once, then read."""
-    init = lambda key: {"params": HandKeypoints().init(key, jnp.zeros((1, CROP, CROP, 3)))["params"], "stats": {}}  # noqa: E731
-    weights = folder / f"detector-{scene.pictures}-{scene.steps}"
-    if not weights.is_dir():
+
+    def init(key: Array) -> dict:
+        return HandKeypoints().init(key, jnp.zeros((1, CROP, CROP, 3)))["params"]
+
+    def batches():
         crops, points = (np.asarray(x) for x in _training_pictures(scene, hand))
+        rng = np.random.default_rng(0)
+        while True:
+            rows = rng.integers(0, len(crops), scene.batch)
+            yield {"crops": crops[rows], "points": points[rows]}
 
-        def batches():
-            rng = np.random.default_rng(0)
-            while True:
-                rows = rng.integers(0, len(crops), scene.batch)
-                yield {"crops": crops[rows], "points": points[rows]}
+    def loss(variables, batch, *, key):
+        logits = HandKeypoints().apply({"params": variables["params"]}, batch["crops"].astype(jnp.float32) / 255)
+        return simcc_loss(logits, batch["points"], jnp.ones(batch["points"].shape[:-1])), LossAux()
 
-        def loss(variables, batch, *, key):
-            logits = HandKeypoints().apply({"params": variables["params"]}, batch["crops"].astype(jnp.float32) / 255)
-            return simcc_loss(logits, batch["points"], jnp.ones(batch["points"].shape[:-1])), LossAux()
-
-        stage = Stage("keypoints", scene.steps, (Update("fit", loss, adamw(1e-3, scene.steps)),), ema=0.999)
-        state = train(jax.random.key(0), init, (stage,), batches(), folder=folder / "training", save_every=1000)
-        card = ModelCard("surgery_mvhand", {}, "renders of hands above a table", {}, "Apache-2.0", notes="stand-in")
-        save_weights(weights, {"params": state.averaged["params"], "stats": {}}, card)
-    return load_weights(weights, like=jax.eval_shape(init, jax.random.key(0)))["params"]
+    stage = Stage("keypoints", scene.steps, (Update("fit", loss, adamw(1e-3, scene.steps)),), ema=0.999)
+    card = ModelCard("surgery_mvhand", {}, "renders of hands above a table", {}, "Apache-2.0", notes="stand-in")
+    return trained_once(folder, f"detector-{scene.pictures}-{scene.steps}", init, stage, batches, card)
 
 
 def _training_pictures(scene: VideoScene, hand: HandModel) -> tuple[Array, Array]:

@@ -39,6 +39,8 @@ from jhand.judging import (
     tabulate,
     variants_of,
 )
+from jhand.train import ModelCard, Stage, load_weights, save_weights, train
+from jhand.train.feeds import Batches
 from jhand.train.weights import versions
 
 Metric = Callable[[Any, Any, HandModel], jax.Array]
@@ -146,6 +148,35 @@ def measures(experiment: SolveExperiment, options: RunOptions) -> Measures:
 
     said = (experiment.problems.__doc__ or "").strip().split("\n")[0].rstrip(".")
     return Measures(of, trivial, budget(preset), f"{said}, {preset.number} of each seed")
+
+
+def trained_once(
+    folder: Path,
+    known_by: str,
+    init: Callable[[jax.Array], dict[str, Any]],
+    stage: Stage,
+    batches: Callable[[], Batches],
+    card: ModelCard,
+) -> dict[str, Any]:
+    """Parameters of what stands in for a trained network: trained once, then read.
+
+    Args:
+        folder: of the problems, where they are kept.
+        known_by: a name that says all that the training depends on.
+        init: `key -> parameters`, a nested dict of arrays of any shape (...,).
+        stage: of the training, which is the only one.
+        batches: makes what it is trained on; asked for only where nothing is kept.
+        card: of the weights.
+
+    Returns:
+        The averaged parameters.
+    """
+    variables = lambda key: {"params": init(key), "stats": {}}  # noqa: E731
+    weights = folder / known_by
+    if not weights.is_dir():
+        state = train(jax.random.key(0), variables, (stage,), batches(), folder=folder / f"training-{known_by}")
+        save_weights(weights, {"params": state.averaged["params"], "stats": {}}, card)
+    return load_weights(weights, like=jax.eval_shape(variables, jax.random.key(0)))["params"]
 
 
 def _solved(experiment: SolveExperiment, inputs: Any, config: Any, hand: HandModel) -> tuple[Any, float]:

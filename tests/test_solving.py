@@ -7,11 +7,13 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jhand.claims import Claim, read_results, read_tables, table_of_variants
 from jhand.judging import RunOptions
-from jhand.solving import Problems, SolveExperiment, main, measures, run_claim, run_table
+from jhand.solving import Problems, SolveExperiment, main, measures, run_claim, run_table, trained_once
+from jhand.train import LossAux, ModelCard, Stage, Update
 
 SIDES = {"weighted": {}, "plain": {"weighted": False}}
 
@@ -137,3 +139,25 @@ def test_damaged_tables_are_named(experiment, options):
     path.write_text('{"system": "mean"}')
     with pytest.raises(ValueError, match=path.name):
         read_tables(options.results)
+
+
+def test_a_stand_in_is_trained_once_for_what_it_is_known_by(tmp_path):
+    made = []
+
+    def batches():
+        made.append(True)
+        while True:
+            yield {"x": np.ones(4, np.float32)}
+
+    def loss(variables, batch, *, key):
+        return jnp.mean((variables["params"]["w"] - 3 * batch["x"]) ** 2), LossAux()
+
+    stage = Stage("fit", 50, (Update("fit", loss, optax.sgd(0.2)),), ema=0.5)
+    train = lambda name: trained_once(  # noqa: E731
+        tmp_path, name, lambda key: {"w": jnp.zeros(1)}, stage, batches, ModelCard("mean", {}, "ones", {}, "MIT")
+    )
+    np.testing.assert_allclose(train("a")["w"], 3, atol=1e-3)
+    np.testing.assert_allclose(train("a")["w"], 3, atol=1e-3)
+    assert len(made) == 1
+    train("b")  # begins anew, not where the other one ended
+    assert len(made) == 2 and (tmp_path / "training-b").is_dir()
