@@ -30,7 +30,7 @@ from jhand.data.world import load_assets
 from jhand.data.world.assets import Assets
 from jhand.data.world.cameras import look_at
 from jhand.data.world.scripts import before_the_eyes
-from jhand.geometry import make_camera, procrustes, project, rigid, so3_exp, so3_log, transform
+from jhand.geometry import geodesic_distance, make_camera, procrustes, project, rigid, so3_exp, so3_log, transform
 from jhand.hand import (
     HandModel,
     HandParams,
@@ -57,6 +57,7 @@ from jhand.systems.ego2handspose import (
     Pictures,
     Readings,
 )
+from jhand.track.regions import boxes_around
 from jhand.train import LossAux, ModelCard, Stage, Update, adamw
 
 
@@ -189,14 +190,12 @@ def _filmed(scene: PictureScene, assets: Assets, key: Array) -> tuple[Array, ...
         light = picture.rgb + (1 - picture.alpha[..., None]) * ground
         return (255 * jnp.clip(light, 1e-4, 1) ** (1 / 2.2)).astype(jnp.uint8)
 
-    return at_key_bone(points), angles, jax.lax.map(frame, vertices), _boxes(project(camera, points))
+    return at_key_bone(points), angles, jax.lax.map(frame, vertices), _around(project(camera, points))
 
 
-def _boxes(pixels: Array) -> Array:
-    """Squares 1.5 times as large as what they hold: what segmentation would say."""
-    low, high = jnp.min(pixels, -2), jnp.max(pixels, -2)
-    side = 1.5 * jnp.max(high - low, -1, keepdims=True)
-    return jnp.concatenate([(low + high - side) / 2, side, side], -1)
+def _around(pixels: Array | np.ndarray) -> Array:
+    """Squares around all keypoints: what segmentation would say."""
+    return boxes_around(pixels, np.ones(pixels.shape[:-1]))
 
 
 def _ground(key: Array, size: int) -> Array:
@@ -253,7 +252,7 @@ def _training_pictures(scene: PictureScene) -> dict[str, np.ndarray]:
             if m == 0:  # the left hand is read in the mirror
                 image, pixels = image[:, ::-1], pixels * [-1, 1] + [image.shape[1] - 1, 0]
                 turn = np.diag([-1.0, 1.0]) @ turn
-            left, top, side, _ = np.asarray(_boxes(jnp.asarray(pixels)))
+            left, top, side, _ = np.asarray(_around(pixels))
             centre = np.array([left, top]) + side / 2 + 0.06 * side * rng.normal(size=2)
             side = side * rng.uniform(0.85, 1.2)
             canonical = each[m][2].copy()
@@ -320,8 +319,7 @@ def pixel_error(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
 
 def jitter(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
     """Mean length of second differences, a frame."""
-    second = jnp.diff(outputs.keypoints, n=2, axis=1)
-    return jnp.mean(jnp.linalg.norm(second, axis=-1), (1, 2, 3))
+    return jnp.mean(metrics.acceleration(jnp.moveaxis(outputs.keypoints, 1, 2), 1.0), 1)
 
 
 def flipped(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
@@ -329,8 +327,7 @@ def flipped(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
     palm = np.array([WRIST, 5, MIDDLE, system.LITTLE])
     found, true = (x[..., palm, :] - x[..., WRIST : WRIST + 1, :] for x in (outputs.keypoints, truth.keypoints))
     R, *_ = procrustes(found, true)
-    angle = jnp.arccos(jnp.clip((jnp.trace(R, axis1=-2, axis2=-1) - 1) / 2, -1, 1))
-    return jnp.mean(angle > 1.0, (1, 2))
+    return jnp.mean(geodesic_distance(R, jnp.eye(3)) > 1.0, (1, 2))
 
 
 def twist(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:

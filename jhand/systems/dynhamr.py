@@ -32,6 +32,7 @@ from jhand.geometry import (
     close_holes,
     closest_on_mesh,
     geodesic_distance,
+    invert_transform,
     project,
     so3_exp,
     so3_log,
@@ -256,8 +257,7 @@ def lift(params: HandParams, cameras: Camera, hand: HandModel, right: Array) -> 
 
 def camera_centres(cameras: Camera) -> Float[Array, "*b 3"]:
     """Where cameras (...) stand."""
-    T = cameras.T_cam_world
-    return -jnp.einsum("...ji,...j->...i", T[..., :3, :3], T[..., :3, 3], precision=HIGHEST)
+    return invert_transform(cameras.T_cam_world)[..., :3, 3]
 
 
 def scaled(cameras: Camera, world_scale: Array) -> Camera:

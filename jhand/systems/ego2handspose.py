@@ -33,6 +33,7 @@ from jhand.hand import (
     HandModel,
     HandParams,
     bone_lengths,
+    keypoints,
     mirror_params,
     mirror_points,
     pose_from_angles,
@@ -43,13 +44,15 @@ from jhand.hand import (
     with_bone_lengths,
 )
 from jhand.nn import HRNet, ResNet, map_peaks
-from jhand.track.regions import Region, crop, points_in_image
+from jhand.track.regions import crop, points_in_image, regions_of_boxes
 
 HIGHEST = lax.Precision.HIGHEST
 KEY_BONE = 10.0
 """Centimetres from the wrist to the middle knuckle."""
 FOCAL, CENTRE = 357.0, 200.0
 WRIST, MIDDLE, LITTLE = 0, 9, 17
+MIDDLE_JOINT = 4
+"""The middle knuckle in MANO's order."""
 STABLE = np.array([0, 1, 5, 9, 13, 17])
 """Joints that place a hand."""
 CROP, MAP = 64, 16
@@ -215,8 +218,7 @@ def read_hands(networks: Any, frames: ArrayLike, boxes: ArrayLike, left: ArrayLi
     Returns:
         Pixels (T, 21, 2), the peaks' heights (T, 21), canonical hands (T, 21, 3).
     """
-    b = jnp.asarray(boxes, jnp.float32)
-    regions = Region(b[:, :2] + b[:, 2:] / 2, jnp.maximum(b[:, 2], 1.0), jnp.zeros(len(b)))
+    regions = regions_of_boxes(boxes)
     crops = crop(frames, regions, CROP)
     maps: Any = Keypoints2d().apply({"params": networks["keypoints2d"]}, jnp.where(left, crops[:, :, ::-1], crops))
     canonical: Any = Lifter().apply({"params": networks["lifter"]}, maps)
@@ -240,8 +242,8 @@ def read_pictures(pictures: Pictures) -> Readings:
 
 def key_length(hand: HandModel) -> Float[Array, ""]:
     """Of the model's own key bone, metres, at its mean shape."""
-    rest = posed_keypoints(hand, _mean_shape(hand), _posed(hand, jnp.eye(3), jnp.zeros((15, 3))))
-    return jnp.linalg.norm(rest[MIDDLE] - rest[WRIST])
+    joints = rest_joints(hand, _mean_shape(hand))  # both ends are joints of one rigid palm
+    return jnp.linalg.norm(joints[MIDDLE_JOINT] - joints[WRIST])
 
 
 def points_of(hand: HandModel, state: State) -> Float[Array, "21 3"]:
@@ -252,6 +254,11 @@ def points_of(hand: HandModel, state: State) -> Float[Array, "21 3"]:
 
 def _mean_shape(hand: HandModel) -> Array:
     return jnp.zeros(hand.num_betas)
+
+
+def _flat(hand: HandModel) -> Array:
+    """Keypoints (21, 3) of the flat hand, metres."""
+    return keypoints(hand, HandParams.zeros(num_betas=hand.num_betas))
 
 
 def _posed(hand: HandModel, rotation: Array, angles: Array) -> Any:
@@ -278,8 +285,7 @@ def normalised_canonical(points: ArrayLike) -> Float[Array, "*b 21 3"]:
 
 def retargeted(hand: HandModel, canonical: Array) -> Float[Array, "*b 21 3"]:
     """A canonical hand (..., 21, 3) with the model's bones: what its directions say, no more."""
-    rest = posed_keypoints(hand, _mean_shape(hand), _posed(hand, jnp.eye(3), jnp.zeros((15, 3))))
-    points = with_bone_lengths(canonical, KEY_BONE / key_length(hand) * bone_lengths(rest))
+    points = with_bone_lengths(canonical, KEY_BONE / key_length(hand) * bone_lengths(_flat(hand)))
     return canonical_of(points)
 
 
@@ -352,7 +358,7 @@ def within(state: State) -> State:
 
 def first_rotation(hand: HandModel) -> Float[Array, "3"]:
     """As one sees one's own right hand: fingers up and away, its back towards the eyes."""
-    rest = posed_keypoints(hand, _mean_shape(hand), _posed(hand, jnp.eye(3), jnp.zeros((15, 3))))
+    rest = _flat(hand)
     finger, thumb = rest[MIDDLE] - rest[WRIST], rest[5] - rest[LITTLE]
     frame = lambda a, b: jnp.stack([a, b, jnp.cross(a, b)], 1)  # noqa: E731
     finger = finger / jnp.linalg.norm(finger)

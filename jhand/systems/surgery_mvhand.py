@@ -26,7 +26,7 @@ from jhand.fitting import lbfgs
 from jhand.geometry import Camera, nearest_rotation, project, triangulate_robust
 from jhand.hand import HandModel, HandParams, bone_excess, bone_limits, keypoints, mirror_points
 from jhand.nn import ResNet, SimCCHead, simcc_points
-from jhand.track.regions import Region, crop, points_in_image
+from jhand.track.regions import boxes_around, crop, points_in_image, regions_of_boxes
 from jhand.track.template import propagate
 
 HIGHEST = lax.Precision.HIGHEST
@@ -141,22 +141,6 @@ def hand_confidence(confidence: ArrayLike) -> Float[Array, "*b"]:
     return jnp.mean(jnp.asarray(confidence), -1)
 
 
-def boxes_around(keypoints2d: ArrayLike, confidence: ArrayLike, margin: float = 1.5) -> Float[Array, "*b 4"]:
-    """Squares around what is seen of hands: left, top, width, height.
-
-    Args:
-        keypoints2d: (..., 21, 2) pixels.
-        confidence: (..., 21); joints of 0 are not seen.
-        margin: sides over the longer extent of the points.
-    """
-    x, seen = jnp.asarray(keypoints2d), jnp.asarray(confidence)[..., None] > 0
-    low, high = jnp.min(jnp.where(seen, x, jnp.inf), -2), jnp.max(jnp.where(seen, x, -jnp.inf), -2)
-    any_seen = jnp.any(seen, -2)
-    centre = jnp.where(any_seen, (low + high) / 2, 0)
-    side = margin * jnp.max(jnp.where(any_seen, high - low, 0), -1, keepdims=True)
-    return jnp.concatenate([centre - side / 2, side, side], -1)
-
-
 def track_boxes(
     confidence: ArrayLike, follow: Callable[[int, bool], tuple[np.ndarray, np.ndarray]], config: Config
 ) -> tuple[Float[np.ndarray, "t 4"], Float[np.ndarray, "t"]]:
@@ -222,8 +206,7 @@ def read_hands(detector: Any, frames: ArrayLike, boxes: ArrayLike, left: ArrayLi
     Returns:
         Pixels (T, 21, 2) and confidences (T, 21).
     """
-    b = jnp.asarray(boxes, jnp.float32)
-    regions = Region(b[:, :2] + b[:, 2:] / 2, jnp.maximum(b[:, 2], 1.0), jnp.zeros(len(b)))
+    regions = regions_of_boxes(boxes)
     crops = crop(frames, regions, CROP)
     crops = jnp.where(left, crops[:, :, ::-1], crops)
     logits: Any = HandKeypoints().apply({"params": detector}, crops)

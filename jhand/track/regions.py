@@ -80,6 +80,28 @@ def region_from_keypoints(keypoints: ArrayLike) -> Region:
     return _grown(turned((low + high) / 2, angle), high - low, angle, *_FROM_KEYPOINTS)
 
 
+def boxes_around(keypoints2d: ArrayLike, confidence: ArrayLike, margin: float = 1.5) -> Float[Array, "*b 4"]:
+    """Squares around what is seen of hands: left, top, width, height.
+
+    Args:
+        keypoints2d: (..., 21, 2) pixels.
+        confidence: (..., 21); joints of 0 are not seen.
+        margin: sides over the longer extent of the points.
+    """
+    x, seen = jnp.asarray(keypoints2d), jnp.asarray(confidence)[..., None] > 0
+    low, high = jnp.min(jnp.where(seen, x, jnp.inf), -2), jnp.max(jnp.where(seen, x, -jnp.inf), -2)
+    any_seen = jnp.any(seen, -2)
+    centre = jnp.where(any_seen, (low + high) / 2, 0)
+    side = margin * jnp.max(jnp.where(any_seen, high - low, 0), -1, keepdims=True)
+    return jnp.concatenate([centre - side / 2, side, side], -1)
+
+
+def regions_of_boxes(boxes: ArrayLike) -> Region:
+    """Upright regions of squares (..., 4): left, top, width, height; one without size is a pixel wide."""
+    b = jnp.asarray(boxes, jnp.float32)
+    return Region(b[..., :2] + b[..., 2:] / 2, jnp.maximum(b[..., 2], 1.0), jnp.zeros(b.shape[:-1]))
+
+
 @jax.jit
 def overlap(a: Region, b: Region) -> Float[Array, "*b"]:
     """Intersection over union of the squares as if they were not turned, as MediaPipe compares them.
