@@ -6,7 +6,7 @@ Claims  points drawn from heat maps against their peaks alone, on hands with fiv
 Shows   best-of-N PA-MPJPE on simulated heat maps of a detector that errs no more than it says
         (jhand.data.ambiguous_hands); mean, median, worst and single answers, calibration, and the best of a Gaussian of
         the same total variance
-Cost    cpu: about 5 minutes of one core a variant and seed; gpu: not run yet
+Cost    cpu: about 8 minutes of one core a variant and seed; gpu: not run yet
 Command python -m experiments.diffpose claims --preset cpu --seeds 3
 Expect  12 to 25 % lower than peaks alone where joints are ambiguous, within 5 % elsewhere; 1 to 6 % for each part
 """
@@ -115,8 +115,9 @@ def ranks(outputs: diffpose.Outputs, batch: Batch, hand: HandModel) -> jax.Array
 
 
 def spreads(outputs: diffpose.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
-    """Of hypotheses and of heat maps, (B, 21, 2): standard deviations of joints. Of maps, of the pixels that are drawn,
-    each weighted by what the map says there, as tokens are: else faint clutter far away would be most of it.
+    """Of hypotheses across the picture and of heat maps, (B, 21, 2): standard deviations of joints. Depth, of which maps
+    say nothing, is left out. Of maps, of the pixels that are drawn, each weighted by what the map says there, as tokens
+    are: else faint clutter far away would be most of it.
     """
     maps = jnp.square(batch["heatmaps"].astype(jnp.float32))
     maps = maps / jnp.maximum(jnp.sum(maps, (-1, -2), keepdims=True), 1e-6)
@@ -124,7 +125,7 @@ def spreads(outputs: diffpose.Outputs, batch: Batch, hand: HandModel) -> jax.Arr
     marginals = jnp.stack([jnp.sum(maps, -2), jnp.sum(maps, -1)])  # of square maps: columns, rows
     mean = jnp.sum(marginals * pixels, -1, keepdims=True)
     wide = jnp.sqrt(jnp.sum(marginals * jnp.square(pixels - mean), (0, -1)))
-    return jnp.stack([metrics.hypothesis_spread(outputs.hypotheses), wide], -1)
+    return jnp.stack([metrics.hypothesis_spread(outputs.hypotheses[..., :2]), wide], -1)
 
 
 def wider_where_maps_are(both: jax.Array) -> jax.Array:
@@ -155,11 +156,11 @@ experiment = Experiment(
         "cpu": Preset(
             diffpose.Config.tiny(),
             Made(ambiguous_hand, AmbiguousScene(size=32, camera=facing)),
-            steps=8000,
-            batch=16,
-            clips=None,
+            steps=10_000,
+            batch=64,
+            clips=20_000,
             held_out=256,
-            evaluate_every=8000,
+            evaluate_every=10_000,
         ),
         "gpu": Preset(
             diffpose.Config.small(),

@@ -44,7 +44,7 @@ def make_examples(made: Made, seed: int, numbers: Any) -> Example:
 
 
 @lru_cache(maxsize=4)
-def first_examples(made: Made, seed: int, number: int, *, at_once: int = 1024) -> Example:
+def first_examples(made: Made, seed: int, number: int, *, at_once: int = 64) -> Example:
     """The examples 0 to number - 1, in memory; the last ones asked for are kept.
 
     Args:

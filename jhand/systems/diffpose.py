@@ -95,7 +95,7 @@ class Config:
     def tiny(cls, **changes: Any) -> "Config":
         """For maps of 32 x 32 on a CPU."""
         sizes: dict[str, Any] = {"channels": 32, "width": 64, "layers": 2, "mlp": 128, "condition_width": 16}
-        sizes |= {"hidden": 256, "dropout": 0.0, "hypotheses": 50, "draws": 8, "rate": 1e-3, "ema_every": 2}
+        sizes |= {"hidden": 256, "dropout": 0.0, "hypotheses": 50, "draws": 4, "rate": 1e-3, "ema_every": 2}
         return cls(**(sizes | changes))
 
     @classmethod
