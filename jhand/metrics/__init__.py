@@ -15,6 +15,7 @@ function               definition                                               
 `angular_error`        angle of R_x^T R_y                                          Huynh, JMIV 2009
 `mpvpe`, `pa_mpvpe`    `mpjpe`, `pa_mpjpe` of vertices, aligned by vertices        Zimmermann et al., ICCV 2019
 `f_score`              harmonic mean of precision and recall at a distance         Knapitsch et al., TOG 2017
+`mpjve`                mean length of the difference of (x_t - x_{t-1}) fps        Pavllo et al., CVPR 2019
 `acceleration`         mean |x_{t-1} - 2 x_t + x_{t+1}| fps^2                      as the next
 `acceleration_error`   mean length of the difference of these vectors              Kanazawa et al., CVPR 2019 (HMMR)
 `jitter`               mean |third difference of x| fps^3                          Yi et al., TOG 2021 (TransPose)
@@ -69,6 +70,7 @@ from jhand.metrics.motion import ade as ade
 from jhand.metrics.motion import fde as fde
 from jhand.metrics.motion import ga_mpjpe as ga_mpjpe
 from jhand.metrics.motion import jitter as jitter
+from jhand.metrics.motion import mpjve as mpjve
 from jhand.metrics.motion import rte as rte
 from jhand.metrics.motion import w_mpjpe as w_mpjpe
 from jhand.metrics.motion import wa_mpjpe as wa_mpjpe

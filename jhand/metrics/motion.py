@@ -19,6 +19,29 @@ _ALL = (-1, -2)
 
 
 @jax.jit
+def mpjve(pred: ArrayLike, target: ArrayLike, fps: ArrayLike, valid: ArrayLike | None = None) -> Float[Array, "*b"]:
+    """Mean per-joint velocity error: the mean distance between the velocities of points, from first differences.
+
+    As in Pavllo et al., CVPR 2019 (VideoPose3D).
+
+    Args:
+        pred: (..., T, K, C).
+        target: (..., T, K, C), leading axes broadcast.
+        fps: (...,) hertz, frames a second; 1 gives the paper's own unit, lengths a frame.
+        valid: (..., T, K) which points count; by default all. A velocity needs its two frames.
+
+    Returns:
+        (...,) m/s.
+
+    Raises:
+        ValueError: points of unlike shapes; fewer than two frames.
+    """
+    x, y, counts = _points.pair(pred, target, valid, ("T", "K"))
+    difference, counts = _derivative(x - y, counts, 1, fps)
+    return _points.masked_mean(_points.length(difference), counts, _ALL)
+
+
+@jax.jit
 def acceleration_error(
     pred: ArrayLike, target: ArrayLike, fps: ArrayLike, valid: ArrayLike | None = None
 ) -> Float[Array, "*b"]:

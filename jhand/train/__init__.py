@@ -11,6 +11,9 @@ from jhand.train.loop import train as train
 from jhand.train.paths import merge as merge
 from jhand.train.paths import paths_of as paths_of
 from jhand.train.paths import select as select
+from jhand.train.ranger import centralise as centralise
+from jhand.train.ranger import lookahead as lookahead
+from jhand.train.ranger import ranger as ranger
 from jhand.train.sharding import fsdp as fsdp
 from jhand.train.sharding import make_mesh as make_mesh
 from jhand.train.sharding import pmap_step as pmap_step

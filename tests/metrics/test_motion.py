@@ -7,12 +7,13 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
-from jhand.metrics import acceleration, acceleration_error, ade, fde, ga_mpjpe, jitter, rte, w_mpjpe, wa_mpjpe
+from jhand.metrics import acceleration, acceleration_error, ade, fde, ga_mpjpe, jitter, mpjve, rte, w_mpjpe, wa_mpjpe
 
 T, K, FPS = 23, 4, 30.0
 WINDOW = 7  # 23 frames: windows of 7, 7 and 9
 
 PAIRS = {
+    "mpjve": lambda x, y, valid=None: mpjve(x, y, FPS, valid),
     "acceleration_error": lambda x, y, valid=None: acceleration_error(x, y, FPS, valid),
     "acceleration": lambda x, y, valid=None: acceleration(x, FPS, valid),
     "jitter": lambda x, y, valid=None: jitter(x, FPS, valid),
@@ -78,6 +79,7 @@ def rte_oracle(x, y, valid):
 
 
 ORACLES = {
+    "mpjve": lambda x, y, v: derivative_oracle(x - y, v, (-1, 1)),
     "acceleration_error": lambda x, y, v: derivative_oracle(x - y, v, (1, -2, 1)),
     "acceleration": lambda x, y, v: derivative_oracle(x, v, (1, -2, 1)),
     "jitter": lambda x, y, v: derivative_oracle(x, v, (-1, 3, -3, 1)),
