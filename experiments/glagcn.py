@@ -4,8 +4,8 @@ Claims  each joint read from its own channels against all joints' channels toget
         computed against the skeleton alone; longer windows against shorter ones; the pyramid against a mean over time;
         Yu et al., ICCV 2023
 Shows   MPJPE about the wrist, after the best scale, after Procrustes, of velocities, on every frame of sequences of the
-        world's motion (jhand.data.moving_hands) from exact keypoints, before cameras on any side or, in the small preset,
-        before the palm; preset `noisy`: from keypoints 4 pixels off; preset `few`: from a tenth of the sequences
+        world's motion (jhand.data.moving_hands) from exact keypoints, before cameras on any side or, in the small
+        presets, before the palm; `noisy`: from keypoints 4 pixels off; `few`: from a tenth of the sequences
 Cost    cpu: about 2 minutes of one core a variant and seed; gpu: not run yet
 Command python -m experiments.glagcn claims --preset cpu --seeds 3
 Expect  3 to 10 % lower for the readout; 3 to 8 % lower for the graphs, which is our ablation

@@ -326,7 +326,7 @@ def test_half_of_what_is_trained_on_is_mirrored(batch):
     for config, mirror in ((replace(TINY, mirror=True), True), (TINY, False)):
         _, aux = jax.jit(lambda v, b, c=config: glagcn.loss(v, b, c, key=jax.random.key(0)))(filled(config), many)
         across = ((aux.stats["seen_norm"]["mean"] - 0.9 * before) / 0.1)[2::2]
-        assert (np.abs(across) < 0.2).all() if mirror else (across > 1).all()
+        assert (np.abs(across) < 1).all() if mirror else (across > 3).all()
 
 
 def test_clips_are_prepared():
