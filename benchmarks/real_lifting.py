@@ -28,6 +28,7 @@ import numpy as np
 
 from experiments import glagcn as glagcn_experiment
 from jhand import metrics, studies
+from jhand.compile_cache import enable_compile_cache
 from jhand.data.made import first_examples
 from jhand.experiment import HELD_OUT_SEED, Experiment, Options, published, run_of
 from jhand.fitting import fit_sequence
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
 
+    enable_compile_cache()
     hand = load_hand()
     pieces = world_pieces() + leap_pieces(hand, arguments.data) + marker_pieces(hand, arguments.data)
     results = {"mean hand": [score(partial(mean_hand, hand), pieces)], "GLA-GCN": []}
