@@ -155,10 +155,10 @@ def score(lift: Lift, pieces: Sequence[Piece]) -> dict[str, dict[str, float]]:
         # the mean is a point too, at the origin, which scales are about
         x, y = (np.concatenate([np.zeros_like(points[:, :1]), points], 1) for points in (x, y))
         rooted = np.concatenate([np.ones_like(piece.seen[:, :1]), piece.seen], 1)
-        share = rooted.shape[1] / (rooted.shape[1] - 1)
+        number = np.maximum(piece.seen.sum(1), 1)
         errors = (
             metrics.mpjpe(x[:, 1:], y[:, 1:], piece.seen),
-            metrics.scale_aligned_mpjpe(x, y, rooted) * share,
+            metrics.scale_aligned_mpjpe(x, y, rooted) * (number + 1) / number,
             metrics.pa_mpjpe(x[:, 1:], y[:, 1:], piece.seen),
         )
         by_source.setdefault(piece.source, []).append(1000 * np.stack(errors, -1))

@@ -358,6 +358,29 @@ def test_training_learns(batch):
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
 
 
+@pytest.mark.parametrize("name", ["gpu", "paper"])
+def test_larger_presets_can_be_stepped(name):
+    """By shapes alone: the step of training, of which mirrored hands and dropout are parts."""
+    preset = experiment_of.experiment.presets[name]
+    (stage,) = glagcn.stages(preset.config, None, preset.steps)
+
+    def step(key, batch):
+        state = init_state(key, glagcn.init(key, preset.config), stage)
+        state, told = train_step(stage)(state, batch)
+        return state.params, told.terms["lift"]["loss"]
+
+    frames = preset.world.scene.frames
+    assert frames >= preset.config.frames
+    shapes = {"keypoints2d": (frames, 21, 2), "keypoints3d": (frames, 21, 3), "size": (2,)}
+    batch = {key: jax.ShapeDtypeStruct((2, *shape), jnp.float32) for key, shape in shapes.items()}
+    batch |= {
+        "keypoints3d_valid": jax.ShapeDtypeStruct((2, frames, 21), bool),
+        "right": jax.ShapeDtypeStruct((2,), bool),
+    }
+    params, loss = jax.eval_shape(step, jax.random.key(0), batch)
+    assert loss.shape == () and params["readout"]["kernel"].shape == (96, 63)
+
+
 def test_the_rate_goes_down_by_a_cosine():
     """One step of all-alike gradients: Ranger's first is the rate itself, the last next to nothing."""
     config = glagcn.Config.paper()
