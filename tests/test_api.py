@@ -27,6 +27,7 @@ PACKAGES = [
     "jhand.nn",
     "jhand.data",
     "jhand.data.ambiguous_hands",
+    "jhand.data.creatures",
     "jhand.data.made",
     "jhand.data.pipeline",
     "jhand.data.sources",
@@ -45,6 +46,7 @@ PACKAGES = [
     "jhand.systems.dynhamr",
     "jhand.systems.hograspnet",
     "jhand.systems.hograspnet_grasp",
+    "jhand.systems.poseanything",
     "jhand.systems.surgery_mvhand",
     "jhand",
 ]
