@@ -424,7 +424,7 @@ def loss(
 
     Args:
         variables: of `init`.
-        batch: of `prepare`, or `jhand.data.creatures.creature_episode`.
+        batch: of `prepare`, or `jhand.data.creatures.creature_episode`: `support_images` (B, S, H, W, 3) and so on.
         config: sizes.
         hand: not used.
         key: of dropout.
