@@ -17,9 +17,11 @@ from jhand.nn.discriminator import PoseDiscriminator as PoseDiscriminator
 from jhand.nn.discriminator import lsgan_discriminator_loss as lsgan_discriminator_loss
 from jhand.nn.discriminator import lsgan_generator_loss as lsgan_generator_loss
 from jhand.nn.graph import HAND_EDGES as HAND_EDGES
+from jhand.nn.graph import AdaptiveGraphConv as AdaptiveGraphConv
 from jhand.nn.graph import GraphConv as GraphConv
 from jhand.nn.graph import NodewiseGraphConv as NodewiseGraphConv
 from jhand.nn.graph import adjacency as adjacency
+from jhand.nn.graph import directed_adjacency as directed_adjacency
 from jhand.nn.graph import normalised_adjacency as normalised_adjacency
 from jhand.nn.heads import HandEstimate as HandEstimate
 from jhand.nn.heads import HandHead as HandHead
