@@ -127,7 +127,7 @@ def test_a_layer_s_graphs_by_hand():
         expected = np.zeros((2, 5, 6, 8)) + params["bias"]
         for b in range(2):
             for k in range(3):
-                agree = sum(compared[b, t, :, k] @ compared[b, t, :, 3 + k].T for t in range(5)) / (2 * 5)
+                agree = sum(compared[b, t, :, 3 + k] @ compared[b, t, :, k].T for t in range(5)) / (2 * 5)
                 share = np.where(allowed, np.exp(agree), 0)
                 mixing = A[k] + np.where(allowed, params["learned"][..., k], 0) + share / share.sum(1, keepdims=True)
                 np.testing.assert_allclose(kept["intermediates"]["mixing"][0][b, k], mixing, atol=1e-4)
