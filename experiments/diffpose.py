@@ -115,9 +115,9 @@ def ranks(outputs: diffpose.Outputs, batch: Batch, hand: HandModel) -> jax.Array
 
 
 def spreads(outputs: diffpose.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
-    """Of hypotheses across the picture and of heat maps, (B, 21, 2): standard deviations of joints. Depth, of which maps
-    say nothing, is left out. Of maps, of the pixels that are drawn, each weighted by what the map says there, as tokens
-    are: else faint clutter far away would be most of it.
+    """Of hypotheses across the picture and of heat maps, (B, 21, 2): standard deviations of joints. Depth is left out,
+    since maps say nothing of it. Of maps, of the pixels that are drawn, each weighted by what the map says there, as
+    tokens are: else faint clutter far away would be most of it.
     """
     maps = jnp.square(batch["heatmaps"].astype(jnp.float32))
     maps = maps / jnp.maximum(jnp.sum(maps, (-1, -2), keepdims=True), 1e-6)

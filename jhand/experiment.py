@@ -89,6 +89,8 @@ class Preset:
     held_out: int = 1024
     """Clips or examples that scores are means over."""
     evaluate_every: int = 1000
+    held_out_world: WorldConfig | Made | None = None
+    """What scores are means over, where that is not more of the same: categories or scripts never trained on."""
     pretraining: int = 0
     """Steps of the system's `pretraining`, which stands for weights that a paper begins from: trained once, and what
     all variants and seeds begin from. 0 begins from nothing."""
@@ -348,12 +350,13 @@ def feed(experiment: Experiment, run: Run) -> Any:
 
 def held_out_batches(experiment: Experiment, run: Run) -> list[Batch]:
     """What scores are means over: the same for every variant and seed, never augmented at random."""
-    if isinstance(run.preset.world, Made) and not run.held_out:
-        examples = first_examples(run.preset.world, HELD_OUT_SEED, run.preset.held_out)
+    world = run.preset.held_out_world or run.preset.world
+    if isinstance(world, Made) and not run.held_out:
+        examples = first_examples(world, HELD_OUT_SEED, run.preset.held_out)
         size = min(run.preset.batch, run.preset.held_out)
         starts = range(0, run.preset.held_out // size * size, size)
         return [jax.tree.map(lambda leaf, i=i: leaf[i : i + size], dict(examples)) for i in starts]
-    source = _source(run.held_out, run.preset.world, HELD_OUT_SEED, run.preset.held_out)
+    source = _source(run.held_out, world, HELD_OUT_SEED, run.preset.held_out)
     source = _Seen(experiment, run, source, bool(run.held_out))
     number = min(run.preset.held_out, len(source))
     size = min(run.preset.batch, number)

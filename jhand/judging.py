@@ -89,6 +89,8 @@ def budget(preset: Any, data: str = "") -> dict[str, Any]:
         return f"{_module_of(value)}.{value.__qualname__}" if callable(value) else value
 
     fields = {name: value for name, value in asdict(preset).items() if name not in ("evaluate_every", "smoke")}
+    if fields.get("held_out_world", ...) is None:  # the same world: nothing to say
+        del fields["held_out_world"]
     return named(fields) | {"data": data}
 
 

@@ -31,6 +31,7 @@ from jhand.experiment import (
     run_table,
     training_sample,
 )
+from jhand.judging import budget
 from jhand.train import LossAux, Stage, Update, load_weights, read_card, read_log
 from tests.data.clips import make_clip
 
@@ -232,6 +233,22 @@ def test_examples_need_no_clips(experiment, tmp_path, right, clips):
     assert read_card(run.folder / "weights").data == f"{said}{clips or 'new'} examples in training"
     claimed = run_claim(made, made.claims[0], options)
     assert 2 < claimed.baseline < 5 and claimed.data.startswith(said)
+
+
+def test_scores_may_be_of_another_world(experiment, tmp_path):
+    """Held-out examples are its; a preset without one is known by what it was known by before there were any."""
+    preset = replace(experiment.presets["cpu"], world=Made(two_points), clips=12, batch=4, held_out=8)
+    known = [budget(each) for each in (preset, replace(preset, held_out_world=Made(no_points)))]
+    assert "held_out_world" not in known[0] and "no_points" in str(known[1])
+    other = replace(experiment, presets={"cpu": replace(preset, held_out_world=Made(no_points))})
+    run = run_of(other, Options(folder=tmp_path), "full", {}, 0)
+    assert not any(batch["keypoints3d"].any() for batch in held_out_batches(other, run))
+    assert training_sample(other, run)["keypoints3d"].any()
+
+
+def no_points(key, scene):
+    """A picture of noise, and no hand."""
+    return jax.tree.map(jnp.zeros_like, two_points(key, scene))
 
 
 def test_metrics_may_be_of_all_examples_together(experiment, tmp_path, right):

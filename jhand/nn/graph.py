@@ -115,7 +115,10 @@ class AdaptiveGraphConv(nn.Module):
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: Array, graphs: Float[ArrayLike, "k n n"]) -> Array:
+    def __call__(self, x: Array, graphs: Float[ArrayLike, "k n n"], joinable: ArrayLike | None = None) -> Array:
+        """Nodes (..., T, N, C) and given graphs (K, N, N), to a node in rows; `joinable` (N, N): which others a node
+        may hear by what is learned or computed, by default all.
+        """
         A = jnp.asarray(graphs)
         number, nodes = A.shape[:2]
         if x.ndim < 3 or x.shape[-2] != nodes:
@@ -123,13 +126,15 @@ class AdaptiveGraphConv(nn.Module):
         mixing = A if self.given else jnp.zeros_like(A)
         if self.learned:
             P = self.param("learned", nn.initializers.constant(1e-6), (nodes, nodes, number))
-            mixing = mixing + jnp.moveaxis(P, -1, 0)
+            P = jnp.moveaxis(P, -1, 0)
+            mixing = mixing + (P if joinable is None else jnp.where(joinable, P, 0))
         if self.computed:
             width = max(1, self.features // 4)
             compared = nn.Dense(2 * number * width, dtype=self.dtype, name="compared")(x)
             heard, hears = jnp.split(compared.reshape(*x.shape[:-1], 2 * number, width), 2, -2)
             agreement = jnp.einsum("...tnke,...tmke->...knm", hears, heard) / (width * x.shape[-3])
-            mixing = mixing + nn.softmax(agreement, -1)
+            mixing = mixing + nn.softmax(agreement, -1, where=joinable)
+        self.sow("intermediates", "mixing", mixing)
         y = nn.Dense(number * self.features, use_bias=False, dtype=self.dtype, name="values")(x)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         y, mixing, bias = promote_dtype(y, mixing, bias, dtype=self.dtype)
