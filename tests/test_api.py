@@ -28,6 +28,7 @@ PACKAGES = [
     "jhand.data",
     "jhand.data.ambiguous_hands",
     "jhand.data.creatures",
+    "jhand.data.hidden_hands",
     "jhand.data.made",
     "jhand.data.moving_hands",
     "jhand.data.object_actions",

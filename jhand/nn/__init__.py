@@ -13,6 +13,7 @@ from jhand.nn.attention import attend as attend
 from jhand.nn.attention import sinusoidal_positions as sinusoidal_positions
 from jhand.nn.convolution import DepthwiseConv as DepthwiseConv
 from jhand.nn.convolution import depthwise_conv as depthwise_conv
+from jhand.nn.discriminator import MotionDiscriminator as MotionDiscriminator
 from jhand.nn.discriminator import PoseDiscriminator as PoseDiscriminator
 from jhand.nn.discriminator import lsgan_discriminator_loss as lsgan_discriminator_loss
 from jhand.nn.discriminator import lsgan_generator_loss as lsgan_generator_loss
@@ -35,6 +36,7 @@ from jhand.nn.heatmaps import gaussian_maps as gaussian_maps
 from jhand.nn.heatmaps import map_means as map_means
 from jhand.nn.heatmaps import map_peaks as map_peaks
 from jhand.nn.hrnet import HRNet as HRNet
+from jhand.nn.losses import max_mse as max_mse
 from jhand.nn.mamba import SS2D as SS2D
 from jhand.nn.mamba import DirectionalScan as DirectionalScan
 from jhand.nn.mamba import Mamba as Mamba
@@ -43,6 +45,8 @@ from jhand.nn.mamba import VSSBlock as VSSBlock
 from jhand.nn.occupancy import HALO as HALO
 from jhand.nn.occupancy import BoneFrames as BoneFrames
 from jhand.nn.occupancy import bone_frames as bone_frames
+from jhand.nn.pyramid import FPN as FPN
+from jhand.nn.pyramid import roi_align as roi_align
 from jhand.nn.resnet import ResNet as ResNet
 from jhand.nn.sampling import pixels_from_normalised as pixels_from_normalised
 from jhand.nn.sampling import sample_bilinear as sample_bilinear

@@ -1,5 +1,7 @@
 """Is this a hand's pose? Discriminators of poses and shapes, and the least-squares losses they are trained with."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
@@ -41,6 +43,35 @@ class PoseDiscriminator(nn.Module):
         shape = nn.relu(nn.Dense(5, dtype=self.dtype)(shape))
         shape = nn.Dense(1, dtype=self.dtype)(shape)
         return jnp.concatenate([one_by_one, shape, together], -1)
+
+
+class MotionDiscriminator(nn.Module):
+    """A score of a motion (b, T, C), by two recurrent layers and attention over time (VIBE: Kocabas et al., CVPR 2020).
+
+    Attention is a softmax over frames of what three linear layers with tanh say of each.
+
+    Attributes:
+        hidden: of the recurrent layers.
+        attention: hidden channels of the attention's layers.
+        dropout: share of values dropped in the attention.
+    """
+
+    hidden: int = 1024
+    attention: int = 1024
+    dropout: float = 0.2
+
+    @nn.compact
+    def __call__(self, motion: Array, *, deterministic: bool = True) -> Float[Array, "b 1"]:
+        x = motion
+        for layer in range(2):
+            recurrent: Any = nn.RNN(nn.GRUCell(self.hidden), name=f"over_time{layer}")
+            x = recurrent(x)
+        y = x
+        for _ in range(2):
+            y = jnp.tanh(nn.Dense(self.attention)(y))
+            y = nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        weights = nn.softmax(nn.Dense(1)(y), 1)
+        return nn.Dense(1, name="score")(jnp.sum(weights * x, 1))
 
 
 def lsgan_discriminator_loss(real: ArrayLike, fake: ArrayLike) -> Float[Array, "*b"]:
