@@ -10,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.spatial.transform import Rotation
 
+from experiments import dynhamr as made
 from experiments.dynhamr import VARIANTS, Truth, experiment
 from jhand.data.camera_files import read_slam_cameras
 from jhand.geometry import close_holes, invert_transform, make_camera, project, so3_exp, transform, winding_number
@@ -17,6 +18,7 @@ from jhand.hand import HandParams, keypoints, mirror_hand, mirror_params, pose_f
 from jhand.motion import MISSING, OUTSIDE, SEEN, PriorConfig, init_motion_prior
 from jhand.systems import dynhamr as system
 from jhand.systems.dynhamr import Config, Inputs, Motion, Outputs, Seen
+from jhand.track import Hands
 
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 FRAMES = 20
@@ -173,7 +175,8 @@ def test_terms_and_costs_have_the_slopes_of_finite_differences(small, lifted, ri
                 ]
             )
 
-        terms, slopes = jax.jit(terms), jax.jit(jax.jacrev(terms))
+        terms = jax.jit(terms)
+        slopes = jax.jit(jax.jacrev(terms))  # of what is traced already
         for _ in range(3):
             x = flat + 0.02 * rng.normal(size=flat.shape)
             step = rng.normal(size=flat.shape)
@@ -340,6 +343,30 @@ def test_what_does_not_fit(small, right, left):
         system.solve(replace(inputs, estimates=short), CONFIG, right)
     with pytest.raises(ValueError, match="motion prior"):
         system.solve(replace(inputs, prior={}), replace(CONFIG, last="prior"), right)
+
+
+def test_tracked_hands_are_frames_by_themselves(small, right, left, monkeypatch):
+    """What a tracker sees of both hands, its points in the camera's axes about anywhere, stands where the hands are."""
+    inputs, truth = one(small)
+    inside = transform(truth.cameras.T_cam_world, truth.keypoints)
+    by_frame = lambda x: jnp.moveaxis(x, 0, 1)  # noqa: E731
+    seen, uv = by_frame(truth.seen), by_frame(project(truth.cameras, truth.keypoints))
+    score, right_one = jnp.where(seen, 0.8, 0), jnp.where(seen, jnp.array([0.9, 0.6]), 0)  # the left one by comparison
+    points = by_frame(inside - jnp.mean(inside, -2, keepdims=True))
+    hands = Hands(score, right_one, uv, jnp.zeros(uv.shape[:-1]), points)
+    monkeypatch.setattr(made, "track_frames", lambda networks, frames: hands)
+    blank = replace(
+        inputs, keypoints2d=0 * inputs.keypoints2d, estimates=jax.tree.map(jnp.zeros_like, inputs.estimates)
+    )
+    scene = made.VideoScene(frames=FRAMES)
+    found, about = made._tracked(scene, right, {}, jnp.zeros((FRAMES, 4, 4, 3)), blank, truth)
+    np.testing.assert_array_equal(found.seen, truth.seen)
+    np.testing.assert_array_equal(about.missing, truth.missing)
+    np.testing.assert_allclose(found.confidence, jnp.where(truth.seen, 0.8, 0)[..., None] * np.ones(21), rtol=1e-6)
+    for n, hand in enumerate((right, left)):
+        own = keypoints(hand, one(found.estimates, n))
+        apart = np.linalg.norm(own - inside[n], axis=-1)[truth.seen[n]]
+        assert apart.mean() < 0.01 and apart.max() < 0.03  # they have the mean shape
 
 
 def test_a_path_from_a_file(tmp_path, small):
