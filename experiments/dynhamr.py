@@ -64,6 +64,7 @@ from jhand.track import (
     load_networks,
     track_frames,
 )
+from jhand.track.footage import MIN_FRAMES
 from jhand.train import LossAux, ModelCard, Stage, Update, adamw
 
 RIGHT = np.array([True, False])
@@ -215,7 +216,8 @@ def _tracked(
     scene: Scene, hand: HandModel, networks: Any, frames: Array, inputs: Inputs, truth: Truth
 ) -> tuple[Inputs, Truth]:
     """A clip with what a tracker finds in its pictures; the hands of each frame by itself, of mean shape."""
-    found = hands_over_time(track_frames(networks, np.asarray(frames)), fps=scene.fps)
+    hands = track_frames(networks, np.asarray(frames))
+    found = hands_over_time(hands, fps=scene.fps, min_frames=MIN_FRAMES)
     both = hands_of_one_person(found, scene.frames)
     lens = jax.tree.map(lambda leaf: leaf[0], truth.cameras)
     models = (hand, mirror_hand(hand))
