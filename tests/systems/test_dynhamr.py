@@ -23,7 +23,15 @@ from jhand.track import Hands
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 FRAMES = 20
 PRIOR = PriorConfig(frames=16, local=8, whole=4, hidden=16, layers=2, channels=8)
-CONFIG = Config(root_iterations=12, smooth_iterations=40, memory=8, prior_iterations=(3, 3), prior=PRIOR, last="slerp")
+CONFIG = Config(
+    root_iterations=12,
+    smooth_iterations=40,
+    memory=8,
+    prior_iterations=(3, 3),
+    prior=PRIOR,
+    last="slerp",
+    bio=(0.0, 10.0, 1.0),  # limits are most of what is compiled: one of the two descents has them here
+)
 BOTH = jnp.array([True, False])
 
 
@@ -157,8 +165,9 @@ def test_terms_and_costs_have_the_slopes_of_finite_differences(small, lifted, ri
         motion, seen, hand, prior = exact((*compared(small, lifted), right, one(small[0].prior)))
         latents = system.encode_hands(prior, motion, seen.right, PRIOR)
         flat, fields = ravel_pytree((motion, latents))
-        weights = replace(CONFIG, smooth=(3.0, 5000.0), latent=50.0)
+        weights = replace(CONFIG, smooth=(3.0, 5000.0), bio=(7.0, 10.0, 1.0), latent=50.0)
 
+        @jax.jit
         def terms(x, confidence):
             m, z = fields(x)
             points = system.hand_points(hand, m, system.hand_rotations(m), seen.right)
@@ -169,13 +178,10 @@ def test_terms_and_costs_have_the_slopes_of_finite_differences(small, lifted, ri
                     system.reprojection_term(points, cameras, seen.keypoints2d, confidence, 100.0),
                     system.smooth_term(points, seen.inside),
                     system.biomechanics_term(points, seen.right, seen.inside),
-                    system.clip_cost(m, now, weights, hand, 0),
-                    system.clip_cost(m, now, weights, hand, 1),
                     system.prior_cost(unknowns, replace(motion, world_scale=m.world_scale), now, weights, hand, prior),
                 ]
             )
 
-        terms = jax.jit(terms)
         slopes = jax.jit(jax.jacrev(terms))  # of what is traced already
         for _ in range(3):
             x = flat + 0.02 * rng.normal(size=flat.shape)
@@ -183,12 +189,20 @@ def test_terms_and_costs_have_the_slopes_of_finite_differences(small, lifted, ri
             ahead, behind = (terms(x + sign * 1e-6 * step, seen.confidence) for sign in (1, -1))
             found = slopes(x, seen.confidence)
             np.testing.assert_allclose(found @ step, (ahead - behind) / 2e-6, rtol=2e-3)
+        # the descents' costs are sums of these, and of squares
+        m, frames = fields(x)[0], seen.inside.sum(1)
+        pose = weights.pose * jnp.sum(jnp.where(seen.inside[..., None, None], m.hand_pose**2, 0))
+        each = terms(x, seen.confidence)
+        for stage in range(2):
+            weight = jnp.array([weights.reprojection[stage], weights.smooth[stage], weights.bio[stage]])
+            expected = weight @ each[:3] + pose + weights.shape[stage] * jnp.sum(frames * jnp.sum(m.betas**2, -1))
+            np.testing.assert_allclose(system.clip_cost(m, seen, weights, hand, stage), expected, rtol=1e-6)
         # what sees nothing tells latents nothing but to be small
         at = len(flat) - latents.size
-        assert np.abs(found[5, at:]).max() > 1
-        blind = slopes(x, jnp.zeros_like(seen.confidence))[5, at:]
+        assert np.abs(found[3, at:]).max() > 1
+        blind = slopes(x, jnp.zeros_like(seen.confidence))[3, at:]
         pull = 2 * weights.latent * x[at:]
-        assert np.abs(blind - pull).max() < 0.2 * np.abs(found[5, at:] - pull).max()
+        assert np.abs(blind - pull).max() < 0.2 * np.abs(found[3, at:] - pull).max()
 
 
 def test_far_residuals_hardly_count(small):
