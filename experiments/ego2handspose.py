@@ -90,12 +90,12 @@ class PictureScene(Scene):
     frames: int = 20
     size: int = 320
     """Pixels of a picture, square, of 60 degrees."""
-    cut_outs: int = 2000
+    cut_outs: int = 4000
     """Single hands that training pictures are composed of."""
-    composed: int = 6000
+    composed: int = 12_000
     """Training pictures."""
-    steps: int = 3000
-    batch: int = 32
+    steps: int = 6000
+    batch: int = 16
 
 
 @jax.tree_util.register_dataclass
@@ -237,7 +237,7 @@ def _training_pictures(scene: PictureScene) -> dict[str, np.ndarray]:
     hand, rng = load_hand(), np.random.default_rng(2**20)
     keys = jax.random.split(jax.random.key(2**20), scene.cut_outs)
     cut_outs = [jax.device_get(_cut_out(hand, key)) for key in keys]
-    grounds = jax.vmap(partial(_ground, size=192))(jax.random.split(jax.random.key(2**21), 64))
+    grounds = jax.vmap(partial(_ground, size=scene.size))(jax.random.split(jax.random.key(2**21), 64))
     grounds = np.asarray(255 * jnp.clip(grounds, 1e-4, 1) ** (1 / 2.2), np.uint8)
     settings = Composing(size=(128, 192), energy=8.0, border=3, kernels=(3, 5))
     found: dict[str, list[np.ndarray]] = {"crops": [], "points": [], "canonical": []}
@@ -283,20 +283,22 @@ def trained_networks(scene: PictureScene, folder: Path) -> dict:
         return {"keypoints2d": maps, "lifter": lifter}
 
     def loss(variables, batch, *, key):
-        wanted = gaussian_maps(batch["points"] * MAP - 0.5, (MAP, MAP), 1.0)
+        wanted = gaussian_maps(batch["points"] * MAP - 0.5, (MAP, MAP), 1.0) / (2 * jnp.pi)
         networks = variables["params"]
         crops = batch["crops"].astype(jnp.float32) / 255
-        maps = system.Keypoints2d().apply({"params": networks["keypoints2d"]}, crops)
-        lifted = system.Lifter().apply({"params": networks["lifter"]}, jax.lax.stop_gradient(maps))
+        logits = system.Keypoints2d().apply({"params": networks["keypoints2d"]}, crops)
+        maps = jax.lax.stop_gradient(system.heat_maps(logits))
+        lifted = system.Lifter().apply({"params": networks["lifter"]}, maps)
+        said = jax.nn.log_softmax(logits.reshape(*logits.shape[:-2], -1))
         terms = {
-            "maps": 100 * jnp.mean(jnp.square(maps - wanted)),
+            "maps": -jnp.mean(jnp.sum(wanted.reshape(said.shape) * said, -1)),
             "canonical": jnp.mean(jnp.square(system.normalised_canonical(batch["canonical"]) - lifted)),
         }
         return terms["maps"] + terms["canonical"], LossAux(terms=terms)
 
-    stage = Stage("both", scene.steps, (Update("fit", loss, adamw(1e-3, scene.steps)),), ema=0.999)
+    stage = Stage("both", scene.steps, (Update("fit", loss, adamw(2e-3, scene.steps)),), ema=0.999)
     card = ModelCard("ego2handspose", {}, "composed renders of single hands", {}, "Apache-2.0", notes="stand-in")
-    known_by = f"networks-{scene.cut_outs}-{scene.composed}-{scene.steps}"
+    known_by = f"networks-{scene.cut_outs}-{scene.composed}-{scene.steps}-{scene.batch}"
     rows = lambda: Rows(_training_pictures(scene), scene.batch, 0)  # noqa: E731
     return trained_once(folder, known_by, init, stage, rows, card)
 

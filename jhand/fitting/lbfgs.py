@@ -48,6 +48,7 @@ def lbfgs(
     x = jnp.asarray(start, float)
     if x.ndim != 1:
         raise ValueError(f"start: expected unknowns (N,), got {x.shape}; flatten them, and use jax.vmap for several")
+    cost = jax.jit(cost)  # it stands in four places, and is traced once
     value, slope = jax.value_and_grad(cost)(x)
     none = jnp.zeros((memory, x.shape[0]))
 

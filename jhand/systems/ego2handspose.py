@@ -182,12 +182,18 @@ class State:
 
 
 class Keypoints2d(nn.Module):
-    """Crops (b, 64, 64, 3) of right hands, from 0 to 1, to 21 heat maps (b, 21, 16, 16)."""
+    """Crops (b, 64, 64, 3) of right hands, from 0 to 1, to logits of 21 heat maps (b, 21, 16, 16)."""
 
     @nn.compact
     def __call__(self, crops: Array) -> Array:
         features = HRNet.tiny(width=16, name="backbone")((crops - 0.5) / 0.25)
         return jnp.moveaxis(nn.Conv(21, (1, 1), name="maps")(features), -1, -3)
+
+
+def heat_maps(logits: Array) -> Float[Array, "*b 21 h w"]:
+    """Where each keypoint may be, (..., 21, H, W): a softmax, scaled so that a Gaussian of sigma 1 would be 1 high."""
+    chance = jax.nn.softmax(logits.reshape(*logits.shape[:-2], -1), -1)
+    return 2 * jnp.pi * chance.reshape(logits.shape)
 
 
 class Lifter(nn.Module):
@@ -197,8 +203,8 @@ class Lifter(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Array) -> Array:
-        x = jnp.moveaxis(jnp.maximum(maps, 0), -3, -1)
-        x = jax.image.resize(x, (*x.shape[:-3], CROP, CROP, 21), "bilinear")  # the network halves it three times
+        x = jnp.moveaxis(maps, -3, -1)
+        x = jax.image.resize(x, (*x.shape[:-3], 2 * MAP, 2 * MAP, 21), "bilinear")  # the network halves it three times
         x = jnp.mean(ResNet(blocks=(1, 1), width=32, name="backbone")(x)[-1], (-3, -2))
         for features in (512, 512, 63):
             x = nn.Dense(features)(x)
@@ -208,6 +214,8 @@ class Lifter(nn.Module):
 @jax.jit
 def read_hands(networks: Any, frames: ArrayLike, boxes: ArrayLike, left: ArrayLike) -> tuple[Array, Array, Array]:
     """One hand in pictures; left hands are read in the mirror.
+
+    A canonical hand is as a camera sees it that looks at the middle of the box: only the crop is known.
 
     Args:
         networks: parameters of `Keypoints2d` and `Lifter`.
@@ -220,7 +228,8 @@ def read_hands(networks: Any, frames: ArrayLike, boxes: ArrayLike, left: ArrayLi
     """
     regions = regions_of_boxes(boxes)
     crops = crop(frames, regions, CROP)
-    maps: Any = Keypoints2d().apply({"params": networks["keypoints2d"]}, jnp.where(left, crops[:, :, ::-1], crops))
+    logits: Any = Keypoints2d().apply({"params": networks["keypoints2d"]}, jnp.where(left, crops[:, :, ::-1], crops))
+    maps = heat_maps(logits)
     canonical: Any = Lifter().apply({"params": networks["lifter"]}, maps)
     places, heights = map_peaks(maps)
     share = (places + 0.5) / MAP
@@ -229,15 +238,27 @@ def read_hands(networks: Any, frames: ArrayLike, boxes: ArrayLike, left: ArrayLi
     return points_in_image(regions, share), jnp.clip(heights, 0, 1), canonical
 
 
-def read_pictures(pictures: Pictures) -> Readings:
-    """What the networks say of whole videos; a keypoint whose peak is lower than 0.1 is missing."""
+def read_pictures(pictures: Pictures, camera: Camera) -> Readings:
+    """What the networks say of videos of cameras (N,); a keypoint whose peak is lower than 0.1 is missing."""
     each = jax.vmap(read_hands, (None, None, 1, 0), 1)
     parts = [
         each(jax.tree.map(lambda leaf, n=n: leaf[n], pictures.networks), pictures.frames[n], pictures.boxes[n], LEFT)
         for n in range(pictures.frames.shape[0])
     ]
     points, heights, canonical = (jnp.stack(x) for x in zip(*parts, strict=True))
+    middles = pictures.boxes[..., :2] + pictures.boxes[..., 2:] / 2
+    R = towards(normalised_points(jax.tree.map(lambda x: x[:, None], camera), middles))
+    canonical = jnp.einsum("...ij,...kj->...ki", R, canonical, precision=HIGHEST)
     return Readings(points, jnp.where(heights < 0.1, 0.0, heights), canonical)
+
+
+def towards(seen: Array) -> Float[Array, "*b 3 3"]:
+    """The smallest turn that takes the optical axis to what is seen at normalised points (..., 2): pictures there are
+    stretched by it, and not turned.
+    """
+    beside = jnp.linalg.norm(seen, axis=-1, keepdims=True)
+    axis = jnp.stack([-seen[..., 1], seen[..., 0], jnp.zeros_like(seen[..., 0])], -1) / jnp.maximum(beside, 1e-9)
+    return so3_exp(jnp.arctan(beside) * axis)
 
 
 def key_length(hand: HandModel) -> Float[Array, ""]:
@@ -515,15 +536,14 @@ def fit_tracked(
     first, later = config.track
     state = initialise(hand, pixels[0], weights[0], target[0], config, config.begin, (stages[0], stages[1]))
 
-    def frame(carry: tuple[State, Any], now: tuple[Array, Array, Array], most: int) -> tuple[tuple[State, Any], Any]:
-        loss = partial(everything, pixels=now[0], weights=now[1], target=now[2])
+    def frame(carry: tuple[State, Any], now: tuple[Array, Array, Array, Array]) -> tuple[tuple[State, Any], Any]:
+        *seen, most = now
+        loss = lambda s: everything(s, *seen)  # noqa: E731
         state, adam, n = descend(loss, carry[0], config.track_rates, most, adam=carry[1], enough=pixels_enough)
         return (state, adam), (state, n)
 
-    each = (pixels, weights, target)
-    carry, begun = frame((state, ADAM.init(state)), jax.tree.map(lambda x: x[0], each), first)
-    _, after = lax.scan(partial(frame, most=later), carry, jax.tree.map(lambda x: x[1:], each))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), begun, after)
+    most = jnp.full(len(pixels), later).at[0].set(first)
+    return lax.scan(frame, (state, ADAM.init(state)), (pixels, weights, target, most))[1]
 
 
 def mirrored(readings: Readings) -> Readings:
@@ -538,7 +558,8 @@ def mirrored(readings: Readings) -> Readings:
 
 def prepared(inputs: Inputs) -> tuple[Readings, Readings]:
     """What was read, and the same as the fit wants it: of the paper's camera, in the mirror, normalised."""
-    readings = read_pictures(inputs.seen) if isinstance(inputs.seen, Pictures) else inputs.seen
+    seen = inputs.seen
+    readings = read_pictures(seen, inputs.camera) if isinstance(seen, Pictures) else seen
     camera = jax.tree.map(lambda x: x[:, None, None], inputs.camera)
     clean = jnp.where(readings.weights[..., None] > 0, readings.keypoints2d, 0)  # what is missing may hold anything
     pixels = FOCAL * normalised_points(camera, clean) + CENTRE

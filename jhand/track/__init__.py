@@ -11,6 +11,8 @@ from jhand.track.fitted import TrackedHand as TrackedHand
 from jhand.track.fitted import bone_vectors as bone_vectors
 from jhand.track.fitted import fit_tracked as fit_tracked
 from jhand.track.fitted import guess_camera as guess_camera
+from jhand.track.fitted import hands_by_frame as hands_by_frame
+from jhand.track.fitted import hands_of_one_person as hands_of_one_person
 from jhand.track.fitted import hands_over_time as hands_over_time
 from jhand.track.fitted import learn_landmarks as learn_landmarks
 from jhand.track.fitted import place_points as place_points

@@ -124,6 +124,23 @@ def hands_over_time(hands: Hands, *, fps: float = 30.0, min_frames: int = 1) -> 
     return result
 
 
+def hands_of_one_person(found: Sequence[TrackedHand], num_frames: int) -> tuple[TrackedHand, TrackedHand]:
+    """The right and the left hand: of the two that are seen longest, the one that more probably is a right one is. A
+    single one is what it is by itself; of one that was not found, all is 0.
+
+    Args:
+        found: from `hands_over_time`.
+        num_frames: T of the video.
+    """
+    none = np.zeros((num_frames, 21), np.float32)
+    nobody = TrackedHand(0.0, none[:, 0], none[..., None].repeat(2, -1), none, none[..., None].repeat(3, -1))
+    longest = sorted(found, key=lambda hand: -hand.present.sum())[:2]
+    if len(longest) == 1:
+        return (longest[0], nobody) if longest[0].side == "right" else (nobody, longest[0])
+    left, right = sorted(longest, key=lambda hand: hand.right) if longest else (nobody, nobody)
+    return right, left
+
+
 def _without_doubles(score: np.ndarray, right: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """Scores (T, N), 0 where another slot is surer of a hand of the same side in the same place: fast hands can be read
     in two ways, whose regions differ too much for the tracker to tell.
@@ -296,7 +313,7 @@ def fit_tracked(
     trust = np.where(shown, tracked.score, 0)[:, None] * np.ones(21, np.float32)
     nearness = np.where(shown, typical / np.maximum(size, 1e-6), 0)  # a hand twice as large is placed half as well
     known = np.zeros(hand.num_betas, np.float32) if betas is None else np.asarray(betas, np.float32)
-    start = _start(hand, points, tracked, camera, known)
+    start = hands_by_frame(hand, tracked, camera, landmarks=points, betas=known)
 
     def solve(frames: np.ndarray, betas: ArrayLike | None, fps: float) -> Fit:
         weights, xyz = trust[frames], tracked.keypoints3d[frames]
@@ -333,15 +350,40 @@ def size_in_picture(keypoints2d: np.ndarray) -> np.ndarray:
     return np.ptp(keypoints2d, axis=1).max(-1)
 
 
-def _start(hand: HandModel, points: LandmarkSet, tracked: TrackedHand, camera: Camera, betas: np.ndarray) -> HandParams:
-    """Where each frame begins (T, ...): laid on the points, placed where the camera sees them; repeated in gaps."""
+def hands_by_frame(
+    hand: HandModel,
+    tracked: TrackedHand,
+    camera: Camera,
+    *,
+    landmarks: LandmarkSet | None = None,
+    betas: ArrayLike | None = None,
+) -> HandParams:
+    """Each frame by itself, in closed form: the hand laid on the tracked points, placed where the camera sees them.
+
+    Args:
+        hand: a model of the hand's side, which is not asked.
+        tracked: from `hands_over_time`.
+        camera: one camera for all frames, without distortion; hands are in its frame.
+        landmarks: what the tracker's points are; by default the 21 keypoints, along whose bones fingers are turned.
+        betas: (B,) shape; by default the mean.
+
+    Returns:
+        Leading axis (T,); frames that do not show the hand repeat the one before, the first ones the one after.
+
+    Raises:
+        ValueError: a hand that no frame shows.
+    """
+    if not tracked.present.any():
+        raise ValueError("no frame shows the hand")
+    points = keypoint_landmarks(hand) if landmarks is None else landmarks
+    known = np.zeros(hand.num_betas, np.float32) if betas is None else np.asarray(betas, np.float32)
     number = len(tracked.score)
     shown = np.flatnonzero(tracked.present)
     frames = shown[np.maximum(np.searchsorted(shown, np.arange(number), side="right") - 1, 0)]
     frames = frames[np.minimum(np.arange(size_class(number)), number - 1)]  # few sizes, few compilations
     xyz, uv = tracked.keypoints3d[frames], tracked.keypoints2d[frames]
     placed = xyz + np.asarray(place_points(camera, xyz, uv))[:, None]
-    shapes = np.broadcast_to(betas, (len(frames), hand.num_betas))
+    shapes = np.broadcast_to(known, (len(frames), hand.num_betas))
     laid = _laid_on(replace(hand, side="right", name=""), points, placed, np.ones(placed.shape[:2]), shapes)
     return jax.tree.map(lambda a: a[:number, 0], laid)
 

@@ -20,7 +20,8 @@ from jhand.track.regions import crop, points_in_image, region_from_keypoints, re
 from jhand.track.tracker import first_of_their_kind, start_tracker, track_hands, where_rows
 
 _LARGEST = 1920  # pixels: larger photos are shrunk, smoothly; crops of them would be read without smoothing
-_MIN_FRAMES = 5  # of a video: what is seen for less is no hand to fit
+MIN_FRAMES = 5
+"""Of a video: what is seen for less is no hand to fit."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def track_video(
     """
     video = open_video(path)
     hands = track_frames(networks, video_frames(video, max_frames), num_hands=num_hands, progress=progress)
-    found = hands_over_time(hands, fps=video.fps, min_frames=_MIN_FRAMES)
+    found = hands_over_time(hands, fps=video.fps, min_frames=MIN_FRAMES)
     focal, said = _focal(video.size, focal, None)
     return Footage(video.path, video.size, video.fps, len(hands.score), focal, said, tuple(found))
 

@@ -10,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.spatial.transform import Rotation
 
+from experiments import dynhamr as made
 from experiments.dynhamr import VARIANTS, Truth, experiment
 from jhand.data.camera_files import read_slam_cameras
 from jhand.geometry import close_holes, invert_transform, make_camera, project, so3_exp, transform, winding_number
@@ -17,11 +18,20 @@ from jhand.hand import HandParams, keypoints, mirror_hand, mirror_params, pose_f
 from jhand.motion import MISSING, OUTSIDE, SEEN, PriorConfig, init_motion_prior
 from jhand.systems import dynhamr as system
 from jhand.systems.dynhamr import Config, Inputs, Motion, Outputs, Seen
+from jhand.track import Hands
 
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 FRAMES = 20
 PRIOR = PriorConfig(frames=16, local=8, whole=4, hidden=16, layers=2, channels=8)
-CONFIG = Config(root_iterations=12, smooth_iterations=40, memory=8, prior_iterations=(3, 3), prior=PRIOR, last="slerp")
+CONFIG = Config(
+    root_iterations=12,
+    smooth_iterations=40,
+    memory=8,
+    prior_iterations=(3, 3),
+    prior=PRIOR,
+    last="slerp",
+    bio=(0.0, 10.0, 1.0),  # limits are most of what is compiled: one of the two descents has them here
+)
 BOTH = jnp.array([True, False])
 
 
@@ -155,8 +165,9 @@ def test_terms_and_costs_have_the_slopes_of_finite_differences(small, lifted, ri
         motion, seen, hand, prior = exact((*compared(small, lifted), right, one(small[0].prior)))
         latents = system.encode_hands(prior, motion, seen.right, PRIOR)
         flat, fields = ravel_pytree((motion, latents))
-        weights = replace(CONFIG, smooth=(3.0, 5000.0), latent=50.0)
+        weights = replace(CONFIG, smooth=(3.0, 5000.0), bio=(7.0, 10.0, 1.0), latent=50.0)
 
+        @jax.jit
         def terms(x, confidence):
             m, z = fields(x)
             points = system.hand_points(hand, m, system.hand_rotations(m), seen.right)
@@ -167,25 +178,31 @@ def test_terms_and_costs_have_the_slopes_of_finite_differences(small, lifted, ri
                     system.reprojection_term(points, cameras, seen.keypoints2d, confidence, 100.0),
                     system.smooth_term(points, seen.inside),
                     system.biomechanics_term(points, seen.right, seen.inside),
-                    system.clip_cost(m, now, weights, hand, 0),
-                    system.clip_cost(m, now, weights, hand, 1),
                     system.prior_cost(unknowns, replace(motion, world_scale=m.world_scale), now, weights, hand, prior),
                 ]
             )
 
-        terms, slopes = jax.jit(terms), jax.jit(jax.jacrev(terms))
+        slopes = jax.jit(jax.jacrev(terms))  # of what is traced already
         for _ in range(3):
             x = flat + 0.02 * rng.normal(size=flat.shape)
             step = rng.normal(size=flat.shape)
             ahead, behind = (terms(x + sign * 1e-6 * step, seen.confidence) for sign in (1, -1))
             found = slopes(x, seen.confidence)
             np.testing.assert_allclose(found @ step, (ahead - behind) / 2e-6, rtol=2e-3)
+        # the descents' costs are sums of these, and of squares
+        m, frames = fields(x)[0], seen.inside.sum(1)
+        pose = weights.pose * jnp.sum(jnp.where(seen.inside[..., None, None], m.hand_pose**2, 0))
+        each = terms(x, seen.confidence)
+        for stage in range(2):
+            weight = jnp.array([weights.reprojection[stage], weights.smooth[stage], weights.bio[stage]])
+            expected = weight @ each[:3] + pose + weights.shape[stage] * jnp.sum(frames * jnp.sum(m.betas**2, -1))
+            np.testing.assert_allclose(system.clip_cost(m, seen, weights, hand, stage), expected, rtol=1e-6)
         # what sees nothing tells latents nothing but to be small
         at = len(flat) - latents.size
-        assert np.abs(found[5, at:]).max() > 1
-        blind = slopes(x, jnp.zeros_like(seen.confidence))[5, at:]
+        assert np.abs(found[3, at:]).max() > 1
+        blind = slopes(x, jnp.zeros_like(seen.confidence))[3, at:]
         pull = 2 * weights.latent * x[at:]
-        assert np.abs(blind - pull).max() < 0.2 * np.abs(found[5, at:] - pull).max()
+        assert np.abs(blind - pull).max() < 0.2 * np.abs(found[3, at:] - pull).max()
 
 
 def test_far_residuals_hardly_count(small):
@@ -340,6 +357,30 @@ def test_what_does_not_fit(small, right, left):
         system.solve(replace(inputs, estimates=short), CONFIG, right)
     with pytest.raises(ValueError, match="motion prior"):
         system.solve(replace(inputs, prior={}), replace(CONFIG, last="prior"), right)
+
+
+def test_tracked_hands_are_frames_by_themselves(small, right, left, monkeypatch):
+    """What a tracker sees of both hands, its points in the camera's axes about anywhere, stands where the hands are."""
+    inputs, truth = one(small)
+    inside = transform(truth.cameras.T_cam_world, truth.keypoints)
+    by_frame = lambda x: jnp.moveaxis(x, 0, 1)  # noqa: E731
+    seen, uv = by_frame(truth.seen), by_frame(project(truth.cameras, truth.keypoints))
+    score, right_one = jnp.where(seen, 0.8, 0), jnp.where(seen, jnp.array([0.9, 0.6]), 0)  # the left one by comparison
+    points = by_frame(inside - jnp.mean(inside, -2, keepdims=True))
+    hands = Hands(score, right_one, uv, jnp.zeros(uv.shape[:-1]), points)
+    monkeypatch.setattr(made, "track_frames", lambda networks, frames: hands)
+    blank = replace(
+        inputs, keypoints2d=0 * inputs.keypoints2d, estimates=jax.tree.map(jnp.zeros_like, inputs.estimates)
+    )
+    scene = made.VideoScene(frames=FRAMES)
+    found, about = made._tracked(scene, right, {}, jnp.zeros((FRAMES, 4, 4, 3)), blank, truth)
+    np.testing.assert_array_equal(found.seen, truth.seen)
+    np.testing.assert_array_equal(about.missing, truth.missing)
+    np.testing.assert_allclose(found.confidence, jnp.where(truth.seen, 0.8, 0)[..., None] * np.ones(21), rtol=1e-6)
+    for n, hand in enumerate((right, left)):
+        own = keypoints(hand, one(found.estimates, n))
+        apart = np.linalg.norm(own - inside[n], axis=-1)[truth.seen[n]]
+        assert apart.mean() < 0.01 and apart.max() < 0.03  # they have the mean shape
 
 
 def test_a_path_from_a_file(tmp_path, small):

@@ -11,6 +11,7 @@ import pytest
 from experiments.ego2handspose import average_hand, error, experiment, paper_camera, problems
 from jhand.geometry import make_camera, project, so3_exp
 from jhand.hand import JOINT_LIMITS, bone_lengths, keypoints, mirror_hand, mirror_points
+from jhand.nn import gaussian_maps
 from jhand.solving import Problems
 from jhand.systems import ego2handspose as system
 from jhand.systems.ego2handspose import Config, Inputs, Readings, State
@@ -214,8 +215,35 @@ def test_networks_read_both_hands_in_the_mirror():
         jnp.stack([boxes, mirrored_boxes], 1)[None],
         jax.tree.map(lambda x: x[None], networks),
     )
-    read = jax.eval_shape(lambda x: jax.tree.leaves(system.read_pictures(x)), pictures)
+    camera = jax.tree.map(lambda x: x[None], paper_camera())
+    read = jax.eval_shape(lambda x: jax.tree.leaves(system.read_pictures(x, camera)), pictures)
     assert [x.shape for x in read] == [(1, 2, 2, 21, 2), (1, 2, 2, 21), (1, 2, 2, 21, 3)]
+
+
+def test_a_hand_beside_the_middle_is_turned_as_it_is_seen(right, posed):
+    """What a camera sees that looks at the hand is brought to the axes of the one that sees it beside the middle."""
+    rays = jnp.array([[0.4, -0.3], [0.0, 0.0], [-0.1, 0.5]])
+    R = system.towards(rays)
+    ahead = jnp.concatenate([rays, jnp.ones((3, 1))], -1)
+    np.testing.assert_allclose(R[..., 2], ahead / jnp.linalg.norm(ahead, axis=-1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(R[..., 0, 1], R[..., 1, 0], atol=1e-6)  # no turn about the axis
+    hand = system.points_of(right, posed) - posed.root
+    beside = 60 * R[0, :, 2] + hand
+    looked_at = jnp.array([0.0, 0, 60]) + hand @ R[0]
+    # a small part of the picture shows the same, stretched along the way from the middle
+    uv, straight = ((x[:, :2] / x[:, 2:]) for x in (beside, looked_at))
+    way = rays[0] / jnp.linalg.norm(rays[0])
+    stretch = jnp.eye(2) + (jnp.sqrt(1.25) - 1) * jnp.outer(way, way)
+    near = jnp.sqrt(1.25) * straight @ stretch
+    far = jnp.linalg.norm(uv - rays[0] - near, axis=-1)
+    assert far.max() < 0.25 * jnp.linalg.norm(near, axis=-1).max()
+    off = jnp.linalg.norm(uv - rays[0] - jnp.sqrt(1.25) * (hand @ R[0].T)[:, :2] / 60, axis=-1)
+    assert far.mean() < 0.5 * off.mean()
+
+
+def test_heat_maps_of_logits():
+    wanted = gaussian_maps(jnp.full((21, 2), 7.3), (16, 16), 1.0)
+    np.testing.assert_allclose(system.heat_maps(jnp.log(wanted + 1e-12)), wanted, atol=2e-3)
 
 
 def test_first_rotation_shows_the_back_of_one_s_own_hand(right):

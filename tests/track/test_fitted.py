@@ -15,6 +15,8 @@ from jhand.track import (
     bone_vectors,
     fit_tracked,
     guess_camera,
+    hands_by_frame,
+    hands_of_one_person,
     hands_over_time,
     learn_landmarks,
     place_points,
@@ -55,6 +57,18 @@ def test_a_hand_that_is_lost_and_found():
     far = [[(0, 0.9)]] * 3 + [[None]] * 2 + [[(400, 0.2)]] * 2  # in the same slot, another one
     assert described(hands_over_time(seen(far))) == [("right", [0, 1, 2]), ("left", [5, 6])]
     assert described(hands_over_time(seen(far), min_frames=3)) == [("right", [0, 1, 2])]
+
+
+def test_the_hands_of_one_person():
+    long, other, short = hands_over_time(
+        seen([[(0, 0.9), (300, 0.6), None]] * 3 + [[(0, 0.9), (300, 0.6), (600, 0.1)]])
+    )
+    assert hands_of_one_person([short, other, long], 4) == (long, other)  # the less right of the two is the left one
+    right, left = hands_of_one_person([short], 4)
+    assert left is short and right.keypoints3d.shape == (4, 21, 3) and not right.present.any()
+    assert not any(hand.present.any() for hand in hands_of_one_person([], 4))
+    with pytest.raises(ValueError, match="no frame shows"):
+        hands_by_frame(jhand.load_hand(), right, guess_camera(SIZE))
 
 
 def test_a_hand_that_comes_back_in_another_slot():
