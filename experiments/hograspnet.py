@@ -145,7 +145,7 @@ def problems(seed: int, preset: Problems, folder: Path) -> tuple[Inputs, Truth]:
     number = jnp.asarray(GRASPS)[(jnp.arange(preset.number) + 5 * seed) % len(GRASPS)]
     inputs, truth = jax.jit(partial(jax.lax.map, lambda pair: _sequence(scene, hand, skin, *pair)))((keys, number))
     if isinstance(scene, PictureScene):
-        inputs = _read(scene, inputs, pictures(scene, hand, jax.random.key(seed), inputs, truth))
+        inputs = read_pictures(scene, inputs, pictures(scene, hand, jax.random.key(seed), inputs, truth))
     return replace(inputs, halo=jax.tree.map(lambda x: jnp.broadcast_to(x, (preset.number, *x.shape)), halo)), truth
 
 
@@ -264,14 +264,13 @@ def pictures(scene: PictureScene, hand: HandModel, key: Array, inputs: Inputs, t
         paint = jax.random.uniform(keys[1], (3,), minval=0.02, maxval=0.8)
         grounds = jax.vmap(clutter, (0, None))(jax.random.split(keys[2], scene.views), size)
         lamp = jnp.array([0.0, -1.0, 0.0]) + 0.6 * jax.random.normal(keys[3], (3,))
-        finer = replace(cameras, K=jax.vmap(lambda K: _finer(K, times))(cameras.K))
         arms = jnp.concatenate([vertices, rings], 1)
         t, v = (x.reshape(-1) for x in np.meshgrid(np.arange(scene.frames), np.arange(scene.views), indexing="ij"))
         same = lambda x: jnp.broadcast_to(x, (len(t), *x.shape))  # noqa: E731
         seen = jax.lax.map(
             view,
             (
-                jax.tree.map(lambda x: x[v], finer),
+                jax.tree.map(lambda x: x[v], finer(cameras, times)),
                 grounds[v],
                 arms[t],
                 same(colours),
@@ -290,12 +289,12 @@ def pictures(scene: PictureScene, hand: HandModel, key: Array, inputs: Inputs, t
     return jnp.stack([sequence(k, c, *rest) for c, (k, *rest) in zip(cameras, each, strict=True)])
 
 
-def _finer(K: Array, times: float) -> Array:
-    """Of a picture with more pixels of the same view, their centres at integers."""
-    return K.at[:2].multiply(times).at[:2, 2].add((times - 1) / 2)
+def finer(cameras: Camera, times: float) -> Camera:
+    """With more pixels of the same view, their centres at integers."""
+    return replace(cameras, K=cameras.K.at[..., :2, :].multiply(times).at[..., :2, 2].add((times - 1) / 2))
 
 
-def _read(scene: PictureScene, inputs: Inputs, images: Array) -> Inputs:
+def read_pictures(scene: PictureScene, inputs: Inputs, images: Array) -> Inputs:
     """Keypoints of all views by the hand landmark network: in the square around the mask, turned to four sides, of
     which the surest counts; then once more where these keypoints say that the hand is, fingers up.
     """
@@ -544,8 +543,7 @@ experiment = SolveExperiment(
         ),
     ],
     stand_ins=(
-        "simulated 2D detections with the failures of networks; in read, MediaPipe's landmarks in rendered pictures, for "
-        "joints",
+        "simulated 2D detections with the failures of networks; in read, MediaPipe's landmarks in pictures, for joints",
         "objects' poses are exact, as from markers",
     ),
 )  # fmt: skip

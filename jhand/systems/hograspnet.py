@@ -337,11 +337,13 @@ def descend(loss: Callable[[Any], Array], start: Any, steps: int, rate: float, m
     Args:
         loss: of a state, () in all.
         start: the state to start from, leaves (T, ...) of a sequence.
-        steps: how many.
+        steps: how many; with none, nothing is traced.
         rate: at first.
         moves: how much faster or slower each leaf goes, 0 not at all; by default all go alike.
     """
-    schedule = optax.cosine_decay_schedule(rate, max(steps, 1), 0.1)
+    if not steps:
+        return start
+    schedule = optax.cosine_decay_schedule(rate, steps, 0.1)
     rule = optax.adam(schedule, b2=0.99)
 
     def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
