@@ -101,6 +101,8 @@ class Config:
     cells: int = 20
     """Of the coarse grid for meshes, along a hand's longest side."""
     refinements: int = 2
+    spread: int = 3112
+    """Points that stand for HALO's surface."""
     reach: float = 0.005
     """Metres from the object at which contact ends."""
 
@@ -171,7 +173,7 @@ class Outputs:
 
     keypoints: Float[Array, "*n t 21 3"]
     surface: Float[Array, "*n t s 3"]
-    """MANO's vertices, or as many points spread evenly over HALO's mesh."""
+    """MANO's vertices, or points spread evenly over HALO's mesh."""
     contact: Float[Array, "*n t s"]
     """Of each point of the surface, from 0 to 1 on the object."""
     angles: Float[Array, "*n t 15 3"]
@@ -509,7 +511,7 @@ def solve(inputs: Inputs, config: Config, hand: HandModel) -> Outputs:
         halo = jax.tree.map(lambda leaf, n=n: leaf[n], inputs.halo)
         for points in frames:
             vertices, faces = halo_mesh(halo, jnp.asarray(points), config)
-            surface.append(spread_points(vertices, faces, hand.num_vertices))
+            surface.append(spread_points(vertices, faces, config.spread))
     points = jnp.asarray(np.array(surface, np.float32).reshape(*keypoints.shape[:2], -1, 3))
     contact = _contact(inputs, points, config)
     none = jax.tree.map(jnp.zeros_like, _empty(keypoints, hand))
