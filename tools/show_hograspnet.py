@@ -3,7 +3,8 @@
     python -m tools.show_hograspnet [folder]      writes docs/pictures/hograspnet_{good,bad}.png
 
 The folder keeps the trained HALO, by default that of the experiment's runs; where there is none, it is trained first,
-which takes a few minutes. Its agreement with hands that it has not seen is printed, and the seconds of a frame.
+which takes a few minutes. Printed are its agreement with hands that it has not seen, the seconds of a frame, and how
+far its surface is off where keypoints are right.
 
 The four views of the last frame: a colour picture with the true keypoints (white) and what was detected (yellow); then
 the hand of either track over the measured depth, coloured by how far each point is from the true surface.
@@ -105,6 +106,8 @@ def main() -> None:
         start = time.perf_counter()
         found[track] = jax.block_until_ready(system.solve(inputs, config, hand))
         print(f"{track}: {(time.perf_counter() - start) / frames:.2f} s a frame")
+    best = replace(found["halo"], surface=system.halo_surfaces(inputs.halo, truth.keypoints, preset.config))
+    print(f"surface of HALO, of the true keypoints: {1000 * float(jnp.mean(surface(best, truth, hand))):.1f} mm")
     apart = {track: 1000 * np.asarray(surface(x, truth, hand)) for track, x in found.items()}
     joints = {track: 1000 * np.asarray(mpjpe(x, truth, hand)) for track, x in found.items()}
     fields = {name: getattr(scene, name) for name in Scene.__dataclass_fields__}

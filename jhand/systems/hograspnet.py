@@ -487,6 +487,15 @@ def spread_points(vertices: np.ndarray, faces: np.ndarray, number: int) -> np.nd
     return (a + b + c)[np.minimum(face, len(faces) - 1)] / 3
 
 
+def halo_surfaces(halo: Any, keypoints: Array, config: Config) -> Array:
+    """Points (N, T, S, 3) on the surfaces of keypoints (N, T, 21, 3); `halo` has an axis N. Not to be traced."""
+    surfaces = []
+    for n, frames in enumerate(np.asarray(keypoints)):
+        one = jax.tree.map(lambda leaf, n=n: leaf[n], halo)
+        surfaces += [spread_points(*halo_mesh(one, jnp.asarray(points), config), config.spread) for points in frames]
+    return jnp.asarray(np.array(surfaces, np.float32).reshape(*keypoints.shape[:2], -1, 3))
+
+
 def contact_values(points: Array, one: Inputs, config: Config) -> Array:
     """(T, S): 1 on the object or in it, falling to 0 at `reach`."""
     away = signed_distance(points, object_in_world(one)[0], one.object_faces)
@@ -506,13 +515,7 @@ def solve(inputs: Inputs, config: Config, hand: HandModel) -> Outputs:
     if inputs.halo is None:
         raise ValueError("halo: expected the parameters of a trained HALO, got None")
     keypoints = _solve_halo(inputs, config)
-    surface = []
-    for n, frames in enumerate(np.asarray(keypoints)):
-        halo = jax.tree.map(lambda leaf, n=n: leaf[n], inputs.halo)
-        for points in frames:
-            vertices, faces = halo_mesh(halo, jnp.asarray(points), config)
-            surface.append(spread_points(vertices, faces, config.spread))
-    points = jnp.asarray(np.array(surface, np.float32).reshape(*keypoints.shape[:2], -1, 3))
+    points = halo_surfaces(inputs.halo, keypoints, config)
     contact = _contact(inputs, points, config)
     none = jax.tree.map(jnp.zeros_like, _empty(keypoints, hand))
     return Outputs(keypoints, points, contact, angles_of(bone_frames(keypoints)), none)
