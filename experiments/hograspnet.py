@@ -22,23 +22,31 @@ from jhand import metrics
 from jhand.claims import Claim
 from jhand.contact import grasping_skin, sample_solid, solid_faces, solid_vertices
 from jhand.contact.templates import grasp_of_type, gripped_part
+from jhand.data.world.backgrounds import clutter
 from jhand.data.world.cameras import look_at
+from jhand.data.world.forearm import forearm_colours, forearm_faces, forearm_rings, wrist_loop
+from jhand.data.world.skin import make_skin_map, skin_colour
 from jhand.geometry import (
     Camera,
+    close_holes,
     closest_on_mesh,
+    crossing_number,
     make_camera,
     project,
     signed_distance,
     so3_exp,
     transform,
-    winding_number,
+    vertex_normals,
 )
 from jhand.hand import HandModel, HandParams, forward, load_hand, pose_from_angles, sample_poses
 from jhand.nn.occupancy import HALO
-from jhand.render import make_mesh, make_scene, render
+from jhand.render import Light, make_mesh, make_scene, render
 from jhand.solving import Problems, SolveExperiment, main, trained_once
 from jhand.systems import hograspnet as system
 from jhand.systems.hograspnet import Inputs, Outputs
+from jhand.track.hands import hands_in_regions
+from jhand.track.networks import load_networks
+from jhand.track.regions import Region, boxes_around, region_from_keypoints, regions_of_boxes
 from jhand.train import LossAux, ModelCard, Stage, Update, adamw
 
 GRASPS = (1, 4, 17, 31, 18, 16, 23, 25, 9, 14, 7, 12, 22)
@@ -67,11 +75,22 @@ class Scene:
     away: float = 6.0
     depth_noise: float = 0.003
     holes: float = 0.08
-    hands: int = 3000
-    """That HALO is trained on, with as many points each, in steps of `batch` hands."""
-    points: int = 256
-    steps: int = 2000
+    hands: int = 20_000
+    """That HALO is trained on, with `points` each, in steps of `batch` hands."""
+    points: int = 64
+    steps: int = 6000
     batch: int = 16
+    labels: float = 0.5
+    """Weight of what the part of a bone says by itself near the bone's skin. Without it some parts stay without a bone,
+    which others then fill badly."""
+
+
+@dataclass(frozen=True)
+class PictureScene(Scene):
+    """A scene whose keypoints are read in colour pictures by the networks of `jhand.track`."""
+
+    pixels: int = 192
+    """Of the colour pictures, which show what the depth crops show."""
 
 
 @jax.tree_util.register_dataclass
@@ -126,6 +145,8 @@ def problems(seed: int, preset: Problems, folder: Path) -> tuple[Inputs, Truth]:
     keys = jax.random.split(jax.random.fold_in(jax.random.key(7), seed), preset.number)
     number = jnp.asarray(GRASPS)[(jnp.arange(preset.number) + 5 * seed) % len(GRASPS)]
     inputs, truth = jax.jit(partial(jax.lax.map, lambda pair: _sequence(scene, hand, skin, *pair)))((keys, number))
+    if isinstance(scene, PictureScene):
+        inputs = read_pictures(scene, inputs, pictures(scene, hand, jax.random.key(seed), inputs, truth))
     return replace(inputs, halo=jax.tree.map(lambda x: jnp.broadcast_to(x, (preset.number, *x.shape)), halo)), truth
 
 
@@ -215,6 +236,92 @@ def _detected(scene: Scene, key: Array, cameras: Camera, exact: Array, points: A
     return uv, sure * jnp.where(hidden | wrong, 0.25, 1.0)
 
 
+def pictures(scene: PictureScene, hand: HandModel, key: Array, inputs: Inputs, truth: Truth) -> Array:
+    """Colour pictures (N, T, V, P, P, 3) of each sequence: skin of some tone with a forearm, a coloured object, clutter
+    behind them, which does not move.
+    """
+    size, times = (scene.pixels, scene.pixels), scene.pixels / scene.size
+    loop = np.array(wrist_loop(hand))
+    faces = jnp.concatenate([hand.faces, jnp.asarray(forearm_faces(hand.num_vertices, tuple(loop.tolist())))])
+    marks = make_skin_map(hand)
+
+    def view(one: tuple[Array, ...]) -> Array:
+        camera, ground, arm, colours, objects, paint, lamp, grain = one
+        shown = [make_mesh(arm, faces, colours), make_mesh(objects, inputs.object_faces[0], paint)]
+        lights = (Light(lamp / jnp.linalg.norm(lamp), jnp.full(3, 0.9)),)
+        picture = render(make_scene(shown, lights=lights), camera, size)
+        light = picture.rgb + (1 - picture.alpha[..., None]) * ground
+        noise = 0.01 * jax.random.normal(grain, light.shape)
+        return (255 * jnp.clip(jnp.clip(light, 1e-4, 1) ** (1 / 2.2) + noise, 0, 1)).astype(jnp.uint8)
+
+    @jax.jit
+    def sequence(key: Array, cameras: Camera, points: Array, vertices: Array, objects: Array) -> Array:
+        keys = jax.random.split(key, 5)
+        away = points[:, 0] - points[:, 9]
+        away = away / jnp.linalg.norm(away, axis=-1, keepdims=True)
+        rings = jax.vmap(forearm_rings, (0, 0, None, None))(vertices[:, loop], away, jnp.zeros(3), 0.0)
+        skin = skin_colour(keys[0], marks)
+        colours = jnp.concatenate([skin, forearm_colours(skin[loop], jnp.zeros(3), 0.0)])
+        paint = jax.random.uniform(keys[1], (3,), minval=0.02, maxval=0.8)
+        grounds = jax.vmap(clutter, (0, None))(jax.random.split(keys[2], scene.views), size)
+        lamp = jnp.array([0.0, -1.0, 0.0]) + 0.6 * jax.random.normal(keys[3], (3,))
+        arms = jnp.concatenate([vertices, rings], 1)
+        t, v = (x.reshape(-1) for x in np.meshgrid(np.arange(scene.frames), np.arange(scene.views), indexing="ij"))
+        same = lambda x: jnp.broadcast_to(x, (len(t), *x.shape))  # noqa: E731
+        seen = jax.lax.map(
+            view,
+            (
+                jax.tree.map(lambda x: x[v], finer(cameras, times)),
+                grounds[v],
+                arms[t],
+                same(colours),
+                objects[t],
+                same(paint),
+                same(lamp),
+                jax.random.split(keys[4], len(t)),
+            ),
+        )
+        return seen.reshape(scene.frames, scene.views, *size, 3)
+
+    objects = transform(truth.T_world_object, truth.object_vertices[:, None])
+    keys = jax.random.split(key, len(objects))
+    each = zip(keys, truth.keypoints, truth.vertices, objects, strict=True)
+    cameras = [jax.tree.map(lambda x, n=n: x[n], truth.cameras) for n in range(len(objects))]
+    return jnp.stack([sequence(k, c, *rest) for c, (k, *rest) in zip(cameras, each, strict=True)])
+
+
+def finer(cameras: Camera, times: float) -> Camera:
+    """With more pixels of the same view, their centres at integers."""
+    return replace(cameras, K=cameras.K.at[..., :2, :].multiply(times).at[..., :2, 2].add((times - 1) / 2))
+
+
+def read_pictures(scene: PictureScene, inputs: Inputs, images: Array) -> Inputs:
+    """Keypoints of all views by the hand landmark network: in the square around the mask, turned to four sides, of
+    which the surest counts; then once more where these keypoints say that the hand is, fingers up.
+    """
+    networks, times = load_networks("lite"), scene.pixels / scene.size
+    at = jnp.stack(jnp.meshgrid(jnp.arange(scene.size), jnp.arange(scene.size)), -1).reshape(-1, 2)
+    at = (at + 0.5) * times - 0.5
+    on = inputs.hand_mask.reshape(-1, scene.size**2)
+    boxes = boxes_around(jnp.broadcast_to(at, (len(on), *at.shape)), on, 1.3)
+    upright = regions_of_boxes(boxes)
+    turns = jnp.arange(4) * jnp.pi / 2
+
+    @jax.jit
+    def one(pair: tuple[Array, Region]) -> tuple[Array, Array]:
+        image, region = pair
+        around = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *x.shape)), region)
+        hands = hands_in_regions(networks, image, replace(around, angle=region.angle + turns))
+        surest = jnp.argmax(hands.score)
+        hands = hands_in_regions(networks, image, region_from_keypoints(hands.keypoints2d[surest]))
+        return hands.keypoints2d, hands.score
+
+    uv, score = jax.lax.map(one, (images.reshape(-1, *images.shape[-3:]), upright))
+    uv = (uv.reshape(inputs.keypoints2d.shape) + 0.5) / times - 0.5
+    trust = jnp.broadcast_to(score.reshape(*uv.shape[:3], 1), uv.shape[:-1])
+    return replace(inputs, keypoints2d=uv, confidence=trust)
+
+
 def trained_halo(scene: Scene, config: system.Config, hand: HandModel, folder: Path) -> dict:
     """HALO, trained on hands of other subjects; once, then read."""
     network = HALO(config.width, config.layers)
@@ -223,48 +330,74 @@ def trained_halo(scene: Scene, config: system.Config, hand: HandModel, folder: P
         return network.init(key, jnp.arange(63.0).reshape(1, 21, 3), jnp.zeros((1, 1, 3)))["params"]
 
     def batches():
-        keypoints, points, inside = occupancy_samples(scene, hand, jax.random.key(2**20), scene.hands)
+        keypoints, points, inside, part = occupancy_samples(scene, hand, jax.random.key(2**20), scene.hands)
         rng = np.random.default_rng(0)
         while True:
             rows = rng.integers(0, len(points), scene.batch)
-            yield {"keypoints": keypoints[rows], "points": points[rows], "inside": inside[rows]}
+            yield {"keypoints": keypoints[rows], "points": points[rows], "inside": inside[rows], "part": part[rows]}
 
     def loss(variables, batch, *, key):
-        found = network.apply({"params": variables["params"]}, batch["keypoints"], batch["points"])
-        return jnp.mean((found - batch["inside"]) ** 2), LossAux()
+        """To the occupancy; and by themselves near the skin of their bones, so that each part has a bone."""
+        found = network.apply(
+            {"params": variables["params"]}, batch["keypoints"], batch["points"], method=network.of_parts
+        )
+        near = batch["part"].shape[-1]
+        own = jnp.take_along_axis(found[..., :near], batch["part"].astype(int)[None], 0)[0]
+        whole = jnp.mean((jnp.max(found, 0) - batch["inside"]) ** 2)
+        return whole + scene.labels * jnp.mean((own - batch["inside"][..., :near]) ** 2), LossAux()
 
     stage = Stage("occupancy", scene.steps, (Update("fit", loss, adamw(4e-3, scene.steps)),), ema=0.995)
     card = ModelCard("hograspnet", {}, "hands of the built-in model", {}, "Apache-2.0", notes="HALO")
-    known_by = f"halo-{config.width}-{config.layers}-{scene.hands}-{scene.points}-{scene.steps}-{scene.batch}"
+    sizes = (config.width, config.layers, scene.hands, scene.points, scene.steps, scene.batch, scene.labels)
+    known_by = "halo-" + "-".join(f"{size:g}" for size in sizes)
     return trained_once(folder, known_by, init, stage, batches, card)
 
 
-def occupancy_samples(scene: Scene, hand: HandModel, key: Array, number: int) -> tuple[np.ndarray, ...]:
-    """Keypoints (M, 21, 3) of hands of many subjects, points (M, P, 3) around them, and which are inside (M, P).
-
-    Half of the points are near the skin, the others anywhere around the hand.
+def occupancy_iou(halo: dict, scene: Scene, config: system.Config, hand: HandModel, number: int = 256) -> float:
+    """Intersection over union of a trained HALO with hands that it was not trained on, the mean of each one's; half of
+    the points near the skin.
     """
+    scene = replace(scene, points=1024)
+    keypoints, points, inside, _ = occupancy_samples(scene, hand, jax.random.key(2**21), number)
+    network = HALO(config.width, config.layers)
+    apply = jax.jit(lambda k, p: network.apply({"params": halo}, k, p) > 0.5)
+    found = np.concatenate([apply(keypoints[n : n + 32], points[n : n + 32]) for n in range(0, number, 32)])
+    true = inside > 0.5
+    return float(np.mean((found & true).sum(1) / (found | true).sum(1)))
+
+
+def occupancy_samples(scene: Scene, hand: HandModel, key: Array, number: int) -> tuple[np.ndarray, ...]:
+    """Keypoints (M, 21, 3) of hands of many subjects, points (M, P, 3) around them, which are inside (M, P), and of the
+    first half (M, P / 2), which are near the skin, the part that moves the skin there; the others are anywhere around.
+    """
+    part = np.zeros(16, np.int8)
+    part[FINGERS] = 1 + np.arange(5)[:, None] + 5 * np.arange(3)
+    moved_by = jnp.asarray(part)[jnp.argmax(hand.weights, -1)]
+
+    closed = jnp.asarray(close_holes(hand.faces))
 
     @jax.jit
-    def some(key: Array) -> tuple[Array, Array, Array]:
-        def one(key: Array) -> tuple[Array, Array, Array]:
+    def some(key: Array) -> tuple[Array, ...]:
+        def one(key: Array) -> tuple[Array, ...]:
             keys = jax.random.split(key, 7)
             own, betas, scale = subject(scene, hand, keys[0])
             mesh = forward(own, HandParams(jnp.zeros(3), sample_poses(keys[1], hand), betas, jnp.zeros(3)))
             R = so3_exp(2 * jax.random.normal(keys[2], (3,)))
             place = lambda x: scale * jnp.einsum("ij,kj->ki", R, x - mesh.keypoints[0], precision="highest")  # noqa: E731
             vertices = place(mesh.vertices)
-            near = vertices[jax.random.randint(keys[3], (scene.points // 2,), 0, len(vertices))]
+            vertex = jax.random.randint(keys[3], (scene.points // 2,), 0, len(vertices))
+            near = vertices[vertex]
             near = near + 0.006 * jax.random.normal(keys[4], near.shape)
             low, high = jnp.min(vertices, 0) - 0.02, jnp.max(vertices, 0) + 0.02
             around = low + (high - low) * jax.random.uniform(keys[5], (scene.points - len(near), 3))
             points = jnp.concatenate([near, around])
-            return place(mesh.keypoints), points, winding_number(points, vertices, hand.faces) > 0.5
+            return place(mesh.keypoints), points, crossing_number(points, vertices, closed) > 0, moved_by[vertex]
 
         return jax.vmap(one)(jax.random.split(key, min(64, number)))
 
     parts = [jax.device_get(some(k)) for k in jax.random.split(key, -(-number // 64))]
-    return tuple(np.concatenate(x)[:number].astype(np.float32) for x in zip(*parts, strict=True))
+    keypoints, points, inside, part = (np.concatenate(x)[:number] for x in zip(*parts, strict=True))
+    return keypoints, points, inside.astype(np.float32), part
 
 
 def mpjpe(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
@@ -272,22 +405,25 @@ def mpjpe(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
 
 
 def surface(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
-    """From the found surface to the true one, and from the true one to the found, half of each."""
+    """From the found surface to the true one, and from the true one to the found, half of each; the latter along the
+    true normal to the nearest point, so that it does not matter how far apart points are.
+    """
     foot, _, _ = closest_on_mesh(outputs.surface, truth.vertices, hand.faces)
     there = jnp.linalg.norm(outputs.surface - foot, axis=-1)
-    return (jnp.mean(there, (1, 2)) + jnp.mean(_nearest(outputs, truth)[1], (1, 2))) / 2
+    nearest = jnp.take_along_axis(outputs.surface, _nearest(outputs, truth)[..., None], -2)
+    normals = vertex_normals(truth.vertices, hand.faces)
+    back = jnp.abs(jnp.sum((nearest - truth.vertices) * normals, -1))
+    return (jnp.mean(there, (1, 2)) + jnp.mean(back, (1, 2))) / 2
 
 
-def _nearest(outputs: Outputs, truth: Truth) -> tuple[Array, Array]:
-    """Of each true vertex, the point of the found surface that is nearest, (N, T, V), and how far that is."""
+def _nearest(outputs: Outputs, truth: Truth) -> Array:
+    """Of each true vertex, the point of the found surface that is nearest, (N, T, V)."""
 
-    def frame(pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        squared = jnp.sum((pair[0][:, None] - pair[1]) ** 2, -1)
-        return jnp.argmin(squared, -1), jnp.sqrt(jnp.min(squared, -1))
+    def frame(pair: tuple[Array, Array]) -> Array:
+        return jnp.argmin(jnp.sum((pair[0][:, None] - pair[1]) ** 2, -1), -1)
 
     flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-    at, away = jax.lax.map(frame, (flat(truth.vertices), flat(outputs.surface)))
-    return at.reshape(truth.vertices.shape[:3]), away.reshape(truth.vertices.shape[:3])
+    return jax.lax.map(frame, (flat(truth.vertices), flat(outputs.surface))).reshape(truth.vertices.shape[:3])
 
 
 def reprojection(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
@@ -309,7 +445,7 @@ def excess(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
 
 def contact_iou(outputs: Outputs, truth: Truth, hand: HandModel) -> Array:
     """Of vertices in contact in the last frame, where the object is held."""
-    near = jnp.take_along_axis(outputs.contact[:, -1], _nearest(outputs, truth)[0][:, -1], -1) > 0.5
+    near = jnp.take_along_axis(outputs.contact[:, -1], _nearest(outputs, truth)[:, -1], -1) > 0.5
     true = truth.contact[:, -1]
     union = jnp.sum(near | true, -1)
     return jnp.where(jnp.any(true, -1), jnp.sum(near & true, -1) / jnp.maximum(union, 1), jnp.nan)
@@ -342,18 +478,26 @@ TRACKS = {
 }
 
 
-def claim(name, statement, metric, ours, ablation, expected=None, primary=False) -> Claim:
+SIMULATED, READ = ("cpu", "gpu", "paper"), ("read",)
+
+
+def claim(name, statement, metric, ours, ablation, expected=None, primary=False, presets=SIMULATED) -> Claim:
     sides = {side: TRACKS[side] for side in (ours, ablation)}
-    return Claim(name, statement, metric, sides, (ours, ablation), expected=expected, primary=primary)
+    return Claim(name, statement, metric, sides, (ours, ablation), expected=expected, primary=primary, presets=presets)
 
 
 experiment = SolveExperiment(
     system=system,
     presets={
         "cpu": Problems(system.Config.tiny(), 8, Scene(), system.Config.tiny(steps=(2, 2, 2), halo_steps=2, cells=10)),
-        "gpu": Problems(system.Config.small(), 64, Scene(size=96, focal=290.0, frames=10, hands=20_000, points=1024)),
+        "read": Problems(system.Config.tiny(sigma_px=2.0), 4, PictureScene()),
+        "gpu": Problems(
+            system.Config.small(), 64, Scene(size=96, focal=290.0, frames=10, points=512, steps=20_000, batch=64)
+        ),
         "paper": Problems(
-            system.Config.paper(), 64, Scene(size=480, focal=1450.0, frames=60, hands=200_000, points=2048, batch=64)
+            system.Config.paper(),
+            64,
+            Scene(size=480, focal=1450.0, frames=60, hands=200_000, points=2048, steps=50_000, batch=64),
         ),
     },
     problems=problems,
@@ -393,8 +537,19 @@ experiment = SolveExperiment(
         ),
         claim("limits", "without limits of each axis angles are not plausible", "angles", "mano", "mano_free"),
         claim("pictures", "depth and masks tell more than keypoints alone", "surface", "mano", "mano_keypoints"),
+        claim(
+            "read", "an implicit hand fits as well from keypoints that a network read in colour pictures", "surface",
+            "halo", "mano", (-0.1, 0.1), presets=READ,
+        ),
+        claim(
+            "read_pictures", "read keypoints alone are not enough: depth and masks tell more", "surface", "mano",
+            "mano_keypoints", presets=READ,
+        ),
     ],
-    stand_ins=("simulated 2D detections with the failures of networks", "objects' poses are exact, as from markers"),
+    stand_ins=(
+        "simulated 2D detections with the failures of networks; in read, MediaPipe's landmarks in pictures, for joints",
+        "objects' poses are exact, as from markers",
+    ),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from jhand.geometry.camera import unproject as unproject
 from jhand.geometry.camera import weak_from_camera as weak_from_camera
 from jhand.geometry.consensus import ransac as ransac
 from jhand.geometry.distance import closest_on_mesh as closest_on_mesh
+from jhand.geometry.distance import crossing_number as crossing_number
 from jhand.geometry.distance import penetration as penetration
 from jhand.geometry.distance import signed_distance as signed_distance
 from jhand.geometry.distance import winding_number as winding_number

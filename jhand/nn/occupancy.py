@@ -114,14 +114,19 @@ def _unit(v: Array) -> Array:
 
 
 class _Part(nn.Module):
-    """One part's network: what it sees of a point, to a logit."""
+    """One part's network: a point in its frame (..., P, 3) and the codes of the hand (..., C) to logits (..., P)."""
 
     width: int
     layers: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        h = nn.leaky_relu(nn.Dense(self.width)(x), 0.1)
+    def __call__(self, local: Array, codes: Array) -> Array:
+        seen = local.shape[-1]
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (seen + codes.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        # one layer of points and codes together; what codes add is the same for all points of a hand
+        h = local @ kernel[:seen] + (codes @ kernel[seen:] + bias)[..., None, :]
+        h = nn.leaky_relu(h, 0.1)
         for _ in range(self.layers - 1):
             h = h + nn.leaky_relu(nn.Dense(self.width)(h), 0.1)
         # outside of all parts at first, so that each grows where it is the one that is asked for
@@ -143,7 +148,6 @@ class HALO(nn.Module):
     pose_code: int = 8
     length_code: int = 16
 
-    @nn.compact
     def __call__(self, keypoints: ArrayLike, points: ArrayLike) -> Float[Array, "*b p"]:
         """Occupancy, from 0 outside to 1 inside; the surface is where it is 1/2.
 
@@ -151,6 +155,11 @@ class HALO(nn.Module):
             keypoints: (..., 21, 3) metres, of a right hand.
             points: (..., P, 3) metres, in the same frame.
         """
+        return jnp.max(self.of_parts(keypoints, points), 0)
+
+    @nn.compact
+    def of_parts(self, keypoints: ArrayLike, points: ArrayLike) -> Float[Array, "16 *b p"]:
+        """What each part says of points, in the order of `BoneFrames`; arguments as those of a call."""
         frames = bone_frames(keypoints)
         R, origin = frames.T_world_bone[..., :3, :3], frames.T_world_bone[..., :3, 3]
         away = jnp.asarray(points)[..., None, :] - origin[..., None, :, :]
@@ -164,18 +173,13 @@ class HALO(nn.Module):
         lengths = frames.lengths / _FAR
         shape = nn.relu(nn.Dense(40, name="lengths_1")(lengths))
         shape = nn.Dense(self.length_code, name="lengths_2")(shape)
-        of_part = jnp.concatenate(
-            [pose, lengths[..., None], jnp.broadcast_to(shape[..., None, :], (*pose.shape[:-1], self.length_code))], -1
-        )
-        seen = jnp.concatenate(
-            [local, jnp.broadcast_to(of_part[..., None, :, :], (*local.shape[:-1], of_part.shape[-1]))], -1
-        )
+        shape = jnp.broadcast_to(shape[..., None, :], (*pose.shape[:-1], self.length_code))
+        codes = jnp.concatenate([pose, lengths[..., None], shape], -1)
         parts = nn.vmap(
             partial(_Part, self.width, self.layers),
-            in_axes=-2,
-            out_axes=-1,
             axis_size=PARTS,
             variable_axes={"params": 0},
             split_rngs={"params": True},
         )
-        return jnp.max(nn.sigmoid(parts(name="parts")(seen)), -1)
+        first = lambda x, axis: jnp.moveaxis(x, axis, 0)  # noqa: E731
+        return nn.sigmoid(parts(name="parts")(first(local, -2), first(codes, -2)))

@@ -101,6 +101,8 @@ class Config:
     cells: int = 20
     """Of the coarse grid for meshes, along a hand's longest side."""
     refinements: int = 2
+    spread: int = 3112
+    """Points that stand for HALO's surface."""
     reach: float = 0.005
     """Metres from the object at which contact ends."""
 
@@ -171,7 +173,7 @@ class Outputs:
 
     keypoints: Float[Array, "*n t 21 3"]
     surface: Float[Array, "*n t s 3"]
-    """MANO's vertices, or as many points spread evenly over HALO's mesh."""
+    """MANO's vertices, or points spread evenly over HALO's mesh."""
     contact: Float[Array, "*n t s"]
     """Of each point of the surface, from 0 to 1 on the object."""
     angles: Float[Array, "*n t 15 3"]
@@ -337,11 +339,13 @@ def descend(loss: Callable[[Any], Array], start: Any, steps: int, rate: float, m
     Args:
         loss: of a state, () in all.
         start: the state to start from, leaves (T, ...) of a sequence.
-        steps: how many.
+        steps: how many; with none, nothing is traced.
         rate: at first.
         moves: how much faster or slower each leaf goes, 0 not at all; by default all go alike.
     """
-    schedule = optax.cosine_decay_schedule(rate, max(steps, 1), 0.1)
+    if not steps:
+        return start
+    schedule = optax.cosine_decay_schedule(rate, steps, 0.1)
     rule = optax.adam(schedule, b2=0.99)
 
     def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
@@ -483,6 +487,15 @@ def spread_points(vertices: np.ndarray, faces: np.ndarray, number: int) -> np.nd
     return (a + b + c)[np.minimum(face, len(faces) - 1)] / 3
 
 
+def halo_surfaces(halo: Any, keypoints: Array, config: Config) -> Array:
+    """Points (N, T, S, 3) on the surfaces of keypoints (N, T, 21, 3); `halo` has an axis N. Not to be traced."""
+    surfaces = []
+    for n, frames in enumerate(np.asarray(keypoints)):
+        one = jax.tree.map(lambda leaf, n=n: leaf[n], halo)
+        surfaces += [spread_points(*halo_mesh(one, jnp.asarray(points), config), config.spread) for points in frames]
+    return jnp.asarray(np.array(surfaces, np.float32).reshape(*keypoints.shape[:2], -1, 3))
+
+
 def contact_values(points: Array, one: Inputs, config: Config) -> Array:
     """(T, S): 1 on the object or in it, falling to 0 at `reach`."""
     away = signed_distance(points, object_in_world(one)[0], one.object_faces)
@@ -502,13 +515,7 @@ def solve(inputs: Inputs, config: Config, hand: HandModel) -> Outputs:
     if inputs.halo is None:
         raise ValueError("halo: expected the parameters of a trained HALO, got None")
     keypoints = _solve_halo(inputs, config)
-    surface = []
-    for n, frames in enumerate(np.asarray(keypoints)):
-        halo = jax.tree.map(lambda leaf, n=n: leaf[n], inputs.halo)
-        for points in frames:
-            vertices, faces = halo_mesh(halo, jnp.asarray(points), config)
-            surface.append(spread_points(vertices, faces, hand.num_vertices))
-    points = jnp.asarray(np.array(surface, np.float32).reshape(*keypoints.shape[:2], -1, 3))
+    points = halo_surfaces(inputs.halo, keypoints, config)
     contact = _contact(inputs, points, config)
     none = jax.tree.map(jnp.zeros_like, _empty(keypoints, hand))
     return Outputs(keypoints, points, contact, angles_of(bone_frames(keypoints)), none)

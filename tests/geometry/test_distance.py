@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import trimesh
 
-from jhand.geometry import closest_on_mesh, penetration, signed_distance, winding_number
+from jhand.geometry import (
+    close_holes,
+    closest_on_mesh,
+    crossing_number,
+    penetration,
+    signed_distance,
+    winding_number,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,17 @@ def test_a_point_in_the_hand_is_inside(right):
     away = middle + jnp.array([0.0, 0.1, 0.0])
     w = winding_number(jnp.stack([middle, away]), hand.vertices, right.faces)
     assert w[0] > 0.9 and abs(w[1]) < 0.1
+
+
+def test_crossings_are_the_winding_number_of_a_closed_mesh(right):
+    """Of two hands, one in the other."""
+    one, closed = right.v_template, np.asarray(close_holes(right.faces))
+    vertices = jnp.concatenate([one, one + jnp.array([0.004, 0.003, 0.002])])
+    faces = np.concatenate([closed, closed + len(one)])
+    near = one[::2] + 0.01 * np.random.default_rng(0).normal(size=(389, 3)).astype(np.float32)
+    counted = np.asarray(crossing_number(near, vertices, faces))
+    np.testing.assert_array_equal(counted, np.round(winding_number(near, vertices, faces)))
+    assert set(counted) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("where", ["inside", "outside", "on it"])

@@ -56,7 +56,7 @@ def test_occupancy_moves_with_the_hand(right):
     np.testing.assert_allclose(network.apply(variables, points @ R.T + 0.3, around @ R.T + 0.3), found, atol=1e-4)
     assert found.shape == (50,) and (found > 0).all() and (found < 1).all()
     # sixteen parts with parameters of their own, each of which sees 3 + 8 + 1 + 16 numbers
-    assert variables["params"]["parts"]["Dense_0"]["kernel"].shape == (16, 28, 8)
+    assert variables["params"]["parts"]["kernel"].shape == (16, 28, 8)
     batch = network.apply(variables, jnp.stack([points, points]), jnp.stack([around, around]))
     np.testing.assert_allclose(batch[1], found, atol=1e-5)
 

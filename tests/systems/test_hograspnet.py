@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import experiments.hograspnet as experiments
+from jhand import track
 from jhand.contact import make_solid, solid_faces, solid_vertices
 from jhand.data.world.cameras import look_at
 from jhand.geometry import make_camera, project, rigid, so3_exp, transform
@@ -16,10 +18,11 @@ from jhand.nn import bone_frames
 from jhand.render import make_mesh, make_scene, render
 from jhand.systems import hograspnet as system
 from jhand.systems.hograspnet import Config, Inputs, Mano
+from jhand.track.regions import region_from_keypoints
 
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 SIZE, FRAMES = 32, 2
-QUICK = Config.tiny(steps=(30, 40, 3), halo_steps=30, points=64, pixels=16, samples=6, cells=20, refinements=1)
+QUICK = Config.tiny(halo_steps=30, points=64, pixels=16, samples=6, cells=20, refinements=1)
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +160,26 @@ def test_terms_favour_the_hand_that_is_there(scene, right):
     assert terms["bones"] > 0.1 and system.halo_losses(keypoints, one, cloud, ball_of_bones, QUICK)["bones"] < 1e-4
 
 
+def test_what_is_held_does_not_move():
+    """While a hand is placed, its angles and shape wait."""
+    start = {"root": jnp.zeros(3), "angles": jnp.zeros((2, 3))}
+    loss = lambda s: jnp.sum((s["root"] - 1) ** 2) + jnp.sum((s["angles"] - 1) ** 2)  # noqa: E731
+    moves = {"root": jnp.ones(3), "angles": jnp.zeros((2, 3))}
+    placed = system.descend(loss, start, 100, 0.1, moves)
+    np.testing.assert_allclose(placed["root"], 1, atol=0.02)
+    assert (placed["angles"] == 0).all()
+    both = system.descend(loss, start, 100, 0.1)
+    np.testing.assert_allclose(both["angles"], 1, atol=0.02)
+
+
 def test_the_mano_track(scene, right):
+    """Without the stage that only places it, most of whose time here is compiling: two are compiled, not three."""
     one, _, keypoints, _ = scene
-    inputs = jax.tree.map(lambda x: jnp.stack([x, x]), one)
-    found = system.solve(inputs, QUICK, right)
+    found = system.solve(jax.tree.map(lambda x: x[None], one), replace(QUICK, steps=(0, 60, 3)), right)
     start, _ = jax.jit(lambda o: system.mano_surface(system.start_mano(o, right), right))(one)
     error = lambda k: float(jnp.mean(jnp.linalg.norm(k - keypoints, axis=-1)))  # noqa: E731
     assert error(found.keypoints[0]) < 0.5 * error(start) and error(found.keypoints[0]) < 0.008
-    assert found.surface.shape == (2, FRAMES, right.num_vertices, 3)
+    assert found.surface.shape == (1, FRAMES, right.num_vertices, 3)
     assert float(found.contact.min()) >= 0 and float(found.contact.max()) <= 1
 
 
@@ -178,9 +193,9 @@ def test_the_halo_track(scene, right, monkeypatch):
     inputs = replace(jax.tree.map(lambda x: x[None], noisy), halo={"of no use": jnp.zeros((1, 1))})
     found = system.solve(inputs, replace(QUICK, track="halo"), right)
     assert jnp.mean(jnp.linalg.norm(found.keypoints[0] - keypoints, axis=-1)) < 0.006
-    # the surface lies where the occupancy is 1/2, and there are as many points as MANO has vertices
+    # the surface lies where the occupancy is 1/2, and there are as many points as are asked for
     occupancy = ball_of_bones(found.keypoints[0], found.surface[0])
-    assert found.surface.shape == (1, FRAMES, right.num_vertices, 3) and jnp.mean(jnp.abs(occupancy - 0.5)) < 0.12
+    assert found.surface.shape == (1, FRAMES, QUICK.spread, 3) and jnp.mean(jnp.abs(occupancy - 0.5)) < 0.12
     lengths = bone_frames(found.keypoints[0]).lengths
     assert jnp.max(jnp.abs(lengths[0] - lengths[1])) < 0.006
     assert (found.mano.betas == 0).all()
@@ -194,3 +209,50 @@ def test_what_is_wrong_is_named(scene, right):
         Config(track="nimble")
     with pytest.raises(ValueError, match="with triangles"):
         system.spread_points(np.zeros((0, 3)), np.zeros((0, 3), int), 10)
+
+
+def test_each_part_is_asked_about_the_skin_of_its_bone(right):
+    keypoints, points, inside, part = experiments.occupancy_samples(
+        experiments.Scene(points=64), right, jax.random.key(0), 24
+    )
+    assert points.shape == (24, 64, 3) and inside.shape == (24, 64) and part.shape == (24, 32)
+    assert 0.1 < inside.mean() < 0.5 and set(np.unique(part)) == set(range(16))
+    T = np.asarray(bone_frames(keypoints).T_world_bone)
+    lengths = np.asarray(bone_frames(keypoints).lengths)
+    start = np.take_along_axis(T[..., :3, 3], part[..., None].astype(int), 1)
+    along = np.take_along_axis(T[..., :3, 2], part[..., None].astype(int), 1)
+    length = np.take_along_axis(lengths, part.astype(int), 1)
+    share = np.clip(np.sum((points[:, :32] - start) * along, -1), 0, length)
+    away = np.linalg.norm(points[:, :32] - start - share[..., None] * along, axis=-1)
+    assert np.quantile(away[part > 0], 0.95) < 0.025  # of fingers; palms are wide
+
+
+def test_finer_pictures_show_the_same():
+    camera = make_camera(focal=jnp.array([40.0, 40.0]), principal=jnp.array([15.5, 15.5]))
+    points = jnp.array([[0.1, -0.2, 0.9], [-0.3, 0.1, 1.2]])
+    finer = project(experiments.finer(camera, 6.0), points)
+    np.testing.assert_allclose(finer, (project(camera, points) + 0.5) * 6 - 0.5, atol=1e-4)
+
+
+def test_hands_are_read_around_their_masks(scene, monkeypatch):
+    """With a network that finds the wrist in the middle of what it is shown, if that is the right way up."""
+    way = jnp.stack([jnp.zeros(21), -jnp.arange(21.0)], -1)
+
+    def middle(networks, image, regions):
+        score = jnp.exp(-(jnp.abs(regions.angle - jnp.pi / 2)))
+        points = regions.centre[..., None, :] + regions.side[..., None, None] * way / 40
+        return track.Hands(score, score, points, points[..., 0], jnp.zeros((*points.shape[:-1], 3)))
+
+    monkeypatch.setattr(experiments, "hands_in_regions", middle)
+    monkeypatch.setattr(experiments, "load_networks", lambda size: None)
+    inputs = jax.tree.map(lambda x: x[None], scene[0])
+    mask = jnp.zeros_like(inputs.hand_mask).at[..., 8:16, 20:24].set(1)
+    small = experiments.PictureScene(size=SIZE, pixels=4 * SIZE)
+    images = jnp.zeros((1, FRAMES, 4, 4 * SIZE, 4 * SIZE, 3), jnp.uint8)
+    read = experiments.read_pictures(small, replace(inputs, hand_mask=mask), images)
+    # the box of the mask, half of a pixel smaller on each side, 1.3 times as large; then the keypoints' region
+    first = jnp.array([21.5, 11.5]) + 1.3 * 7 * way / 40
+    found = region_from_keypoints(first)
+    expected = found.centre + found.side * way / 40
+    np.testing.assert_allclose(read.keypoints2d[0, 0, 0], expected, atol=0.4)
+    assert read.confidence.shape == (1, FRAMES, 4, 21)
