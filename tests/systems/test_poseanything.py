@@ -334,7 +334,9 @@ def test_the_experiment_runs(tmp_path, capsys):
     from jhand.data.made import Made
 
     preset = experiment_of.experiment.presets["cpu"]
-    preset = replace(preset, config=TINY, world=Made(_made, None), held_out_world=Made(_made, None))
+    preset = replace(
+        preset, config=replace(TINY, decoder_layers=1), world=Made(_made, None), held_out_world=Made(_made, None)
+    )
     small = replace(experiment_of.experiment, presets={"cpu": preset})
     main(small, ["train", "--smoke", "--folder", str(tmp_path)])
     assert "full, seed 0: pck" in capsys.readouterr().out
