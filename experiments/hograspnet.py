@@ -4,8 +4,9 @@ Claims  an implicit hand (HALO) that keypoints carry fits about as well as MANO,
         limits of joints' axes keep MANO's angles plausible; Cho et al., ECCV 2024
 Shows   surfaces, keypoints, angles and contact of hands that are not average, each bone of its own length, in grasps of
         thirteen types of the taxonomy around five kinds of solids; detections with outliers, noisy depth with holes
-Cost    cpu: claims not run yet; HALO's training takes 14 minutes on a busy core; gpu: not run yet
+Cost    cpu: HALO's training 4 minutes of a quiet core, once; a variant's seed about a minute; gpu: not run yet
 Command python -m experiments.hograspnet claims --preset cpu --seeds 3
+        python -m experiments.hograspnet claims --preset read --claim all --seeds 3
 Expect  HALO's surface within 10 % of MANO's
 """
 
