@@ -42,11 +42,11 @@ def centralise() -> optax.GradientTransformation:
     Biases and other vectors stay as they are.
     """
 
-    def update(gradient: PyTree, state: optax.EmptyState, params: PyTree | None = None) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree | None = None) -> tuple[PyTree, Any]:
         def one(g: ArrayLike) -> ArrayLike:
             return g if jnp.ndim(g) < 2 else g - jnp.mean(g, tuple(range(jnp.ndim(g) - 1)), keepdims=True)
 
-        return jax.tree.map(one, gradient), state
+        return jax.tree.map(one, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
@@ -79,8 +79,8 @@ def lookahead(inner: optax.GradientTransformation, period: int = 6, pull: float 
         # a copy: a state whose arrays are there twice cannot be donated
         return LookaheadState(jax.tree.map(jnp.copy, params), inner.init(params), jnp.zeros((), jnp.int32))
 
-    def update(gradient: PyTree, state: LookaheadState, params: PyTree | None = None) -> tuple[PyTree, LookaheadState]:
-        change, kept = inner.update(gradient, state.inner, params)
+    def update(updates: PyTree, state: LookaheadState, params: PyTree | None = None) -> tuple[PyTree, LookaheadState]:
+        change, kept = inner.update(updates, state.inner, params)
         due = (state.count + 1) % period == 0
 
         def followed(slow: jax.Array, p: jax.Array, d: jax.Array) -> jax.Array:
