@@ -42,7 +42,7 @@ def centralise() -> optax.GradientTransformation:
     Biases and other vectors stay as they are.
     """
 
-    def update(updates: PyTree, state: optax.EmptyState, params: PyTree | None = None) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
         def one(g: ArrayLike) -> ArrayLike:
             return g if jnp.ndim(g) < 2 else g - jnp.mean(g, tuple(range(jnp.ndim(g) - 1)), keepdims=True)
 
@@ -79,7 +79,7 @@ def lookahead(inner: optax.GradientTransformation, period: int = 6, pull: float 
         # a copy: a state whose arrays are there twice cannot be donated
         return LookaheadState(jax.tree.map(jnp.copy, params), inner.init(params), jnp.zeros((), jnp.int32))
 
-    def update(updates: PyTree, state: LookaheadState, params: PyTree | None = None) -> tuple[PyTree, LookaheadState]:
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
         change, kept = inner.update(updates, state.inner, params)
         due = (state.count + 1) % period == 0
 
