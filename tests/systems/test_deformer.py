@@ -226,6 +226,28 @@ def test_pictures_go_all_the_way(right):
     assert away < 0.02 and np.ptp(found[0].keypoints2d, -2).max() > 1e-3
 
 
+def test_pictures_are_learned_from(batch, right):
+    """The slope reaches every part of the picture path, and against it the loss falls."""
+    config = replace(TINY, sees="pictures", adversarial=0.0)
+    image = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32, 3)).astype(np.uint8)
+    seen = batch | {"image": jnp.asarray(image), "box": jnp.broadcast_to(jnp.array([4.0, 4.0, 28.0, 28.0]), (4, 3, 4))}
+    params = drawn(config, right)["params"]
+
+    @jax.jit
+    @jax.value_and_grad
+    def value(network):
+        both = {"params": params | {"network": network}, "stats": {}}
+        return deformer.loss(both, seen, config, right, key=jax.random.key(0))[0]
+
+    before, slope = value(params["network"])
+    flat = jax.tree_util.tree_flatten_with_path(slope["seen"])[0]
+    still = [jax.tree_util.keystr(path) for path, x in flat if path[-1].key == "kernel" and not np.abs(x).max() > 0]
+    assert still == ["['pyramid']['smooth1']['kernel']"]  # only the finest map of the pyramid is read
+    step = 0.01 / optax.tree.norm(slope)
+    after, _ = value(jax.tree.map(lambda x, d: x - step * d, params["network"], slope))
+    assert float(after) < float(before)
+
+
 def test_a_clip_becomes_a_window(right):
     rng = np.random.default_rng(0)
     uv = rng.uniform(10, 50, (3, 1, 21, 2)).astype(np.float32)
