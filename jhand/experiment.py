@@ -273,7 +273,10 @@ def _of_all(experiment: Experiment, each: Sequence[Mapping[str, Any]]) -> dict[s
     scores = {}
     for name, metric in experiment.metrics.items():
         values = np.concatenate([np.asarray(one[name]) for one in each])
-        scores[name] = float(metric.of_all(jnp.asarray(values)) if isinstance(metric, Pooled) else np.nanmean(values))
+        if isinstance(metric, Pooled):
+            scores[name] = float(metric.of_all(jnp.asarray(values)))
+        else:  # of few examples there may be none that a metric is of
+            scores[name] = float("nan") if np.isnan(values).all() else float(np.nanmean(values))
     return scores
 
 

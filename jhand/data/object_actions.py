@@ -56,8 +56,8 @@ class ActionScene:
     frames: int = 32
     subjects: tuple[int, int] = (0, 30)
     """First and one past the last: a person's hands are the same whenever they come."""
-    unseen: float = 0.15
-    """How often a hand that does nothing is not seen."""
+    unseen: float = 0.3
+    """How often each hand is not seen for a while, up to a quarter of the time."""
     noise: float = 0.015
     """Of estimated points, metres, each by itself in each frame."""
     shift: float = 0.025
@@ -101,7 +101,7 @@ def object_action(key: Array, scene: ActionScene) -> dict[str, Any]:
     hand, times = _hand(), jnp.linspace(0.0, 1.0, scene.frames)
     keys = jax.random.split(key, 3)
     action, thing, subject, missing, begin, long, rest, longer, size, near, far = uniforms(
-        keys[0], (), (), (), (), (), (), (), (), (), (), (2,)
+        keys[0], (), (), (), (3, 2), (), (), (), (), (), (), (2,)
     )
     ways, turns, place, drift, sway, offs, shifts = normals(
         keys[1], (6, 3), (3, 3), (2, 3), (2, 3), (2, 2, 3), (scene.frames, 63, 3), (4, 3, 3)
@@ -173,9 +173,9 @@ def object_action(key: Array, scene: ActionScene) -> dict[str, Any]:
     shaken = 0.06 * (_smooth(times)[:, None] * drift[0] + jnp.sin(jnp.pi * times)[:, None] * drift[1])
     points = jnp.concatenate([left, right, control], 1)
     points = jnp.einsum("ij,tkj->tki", camera, points, precision=HIGHEST) + shaken[:, None] + jnp.array([0, 0, 0.6])
-    hides = (missing < scene.unseen) & ~gives
-    valid = jnp.stack([~(hides & (side == RIGHT)), ~(hides & (side == LEFT)), jnp.ones((), bool)])
-    valid = jnp.broadcast_to(valid, (scene.frames, 3))
+    whether, since, lasting = missing
+    gone = (whether < scene.unseen) & (jnp.abs(times[:, None] - since) < lasting / 8)
+    valid = jnp.concatenate([~gone, jnp.ones((scene.frames, 1), bool)], 1)
     wrong = jnp.einsum("tw,wes->tes", _waves(times), shifts, precision=HIGHEST)
     estimated = points + scene.noise * offs + scene.shift * jnp.repeat(wrong, 21, 1)
     seen = jnp.repeat(valid, 21, 1)[..., None]

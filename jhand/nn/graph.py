@@ -134,7 +134,6 @@ class AdaptiveGraphConv(nn.Module):
             heard, hears = jnp.split(compared.reshape(*x.shape[:-1], 2 * number, width), 2, -2)
             agreement = jnp.einsum("...tnke,...tmke->...knm", hears, heard) / (width * x.shape[-3])
             mixing = mixing + nn.softmax(agreement, -1, where=joinable)
-        self.sow("intermediates", "mixing", mixing)
         y = nn.Dense(number * self.features, use_bias=False, dtype=self.dtype, name="values")(x)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         y, mixing, bias = promote_dtype(y, mixing, bias, dtype=self.dtype)

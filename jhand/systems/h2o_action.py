@@ -112,8 +112,8 @@ class Outputs:
 
     logits: Float[Array, "*b c"]
     topology: Float[Array, "*b 3 3"]
-    """How much nodes of a row's entity hear those of a column's by learned and computed edges: the mean size of these
-    over layers and nodes, of the left hand, the right one and the object."""
+    """How much nodes of a row's entity hear those of a column's by learned edges: the mean size of these over layers
+    and nodes, of the left hand, the right one and the object; 0 without them."""
 
 
 def inputs_of(batch: dict[str, Array]) -> Inputs:
@@ -244,18 +244,14 @@ def apply(
     batch = points.shape[:-3]
     number = int(np.prod(batch))
     flat = (points.reshape(-1, *points.shape[-3:]), inputs.valid.reshape(number, -1, 3), inputs.object.reshape(-1))
-    logits, kept = Network(config).apply(
-        {"params": variables["params"], "batch_stats": variables["stats"]},
-        features(*flat, config),
-        False,
-        mutable="intermediates",
-    )
-    heard = [
-        jnp.sum(jnp.abs(jnp.broadcast_to(layer["nodes"]["mixing"][0] - GRAPHS, (number, *GRAPHS.shape))), 1)
-        for name, layer in sorted(kept["intermediates"].items())
-    ]
-    topology = jnp.mean(jnp.stack(heard).reshape(len(heard), number, 3, 21, 3, 21), (0, 3, 5))
-    return Outputs(logits.reshape(*batch, -1), topology.reshape(*batch, 3, 3))
+    network: Any = partial(Network(config).apply, {"params": variables["params"], "batch_stats": variables["stats"]})
+    logits = network(features(*flat, config), False)
+    topology = jnp.zeros((3, 3))
+    if config.learned:
+        layers = [variables["params"][f"layer{n}"]["nodes"]["learned"] for n in range(len(config.widths))]
+        learned = jnp.mean(jnp.abs(jnp.stack(layers)), (0, -1)) * (1.0 if config.between else WITHIN)
+        topology = jnp.mean(learned.reshape(3, 21, 3, 21), (1, 3))
+    return Outputs(logits.reshape(*batch, -1), jnp.broadcast_to(topology, (*batch, 3, 3)))
 
 
 predict = apply

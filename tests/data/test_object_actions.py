@@ -41,7 +41,7 @@ def test_actions_are_what_they_are_called(sequences):
     for n, action in enumerate(sequences["action"]):
         name = ACTIONS[action]
         side = int("right" in name)
-        if not sequences["valid"][n, 0, side]:
+        if not sequences["valid"][n][:, :2].all():
             continue
         near = gap(sequences, n, side)
         end = int("end 1" in name)
@@ -57,7 +57,7 @@ def test_actions_are_what_they_are_called(sequences):
             grip = sequences["points"][n][:, [21 * side + k for k in (4, 8, 12)]].mean(1)
             assert np.linalg.norm(grip - centre, axis=-1).min() > 0.1
         seen += 1
-    assert seen > 200 and len(set(sequences["action"])) == len(ACTIONS)
+    assert seen > 120 and len(set(sequences["action"])) == len(ACTIONS)
 
 
 def test_the_object_is_rigid_and_moves_where_it_is_moved(sequences):
@@ -73,7 +73,8 @@ def test_the_object_is_rigid_and_moves_where_it_is_moved(sequences):
 def test_hands_are_hands_and_left_ones_mirrored(sequences):
     pairs = np.array(bones("openpose21"))
     for side in (0, 1):
-        valid = sequences["valid"][:, 0, side]
+        shown = sequences["valid"][:, :, side]
+        valid = shown.all(1)
         points = sequences["points"][valid][:, :, 21 * side : 21 * side + 21]
         lengths = np.linalg.norm(points[:, :, pairs[:, 0]] - points[:, :, pairs[:, 1]], axis=-1)
         np.testing.assert_allclose(lengths, np.broadcast_to(lengths[:, :1], lengths.shape), atol=2e-5)
@@ -85,12 +86,13 @@ def test_hands_are_hands_and_left_ones_mirrored(sequences):
         assert (
             np.mean(np.sign(bent) == (1 if side else -1)) > 0.75 or np.mean(np.sign(bent) == (-1 if side else 1)) > 0.75
         )
-        np.testing.assert_array_equal(sequences["points"][~valid][:, :, 21 * side : 21 * side + 21], 0)
+        assert 0.6 < valid.mean() < 0.9 and 0.93 < shown.mean() < 0.99
+        np.testing.assert_array_equal(sequences["points"][:, :, 21 * side : 21 * side + 21][~shown], 0)
 
 
 def test_people_keep_their_hands_and_estimates_are_off(sequences):
     size = np.linalg.norm(sequences["points"][:, 0, 30] - sequences["points"][:, 0, 21], axis=-1)
-    seen = sequences["valid"][:, 0, 1]
+    seen = sequences["valid"][:, :, 1].all(1)
     people = [size[seen & (sequences["subject"] == s)] for s in set(sequences["subject"])]
     assert all(np.ptp(p) < 1e-5 for p in people if len(p)) and np.std([p[0] for p in people if len(p)]) > 0.003
     off = (sequences["estimated"] - sequences["points"])[seen][:, :, 21:42]

@@ -302,13 +302,13 @@ def test_windows_that_do_not_count_are_not_looked_at(batch, variables, right):
         np.testing.assert_allclose(of_wild[name], value, rtol=1e-5, err_msg=name)
         assert abs(float(value - of_all[name])) > 1e-6, name
     outputs = deformer.Outputs(HandParams.zeros((4,)), experiment_of.truth(batch), jnp.ones((4, 3)), batch["region2d"])
-    np.testing.assert_array_equal(np.isnan(experiment_of.pa_mpjpe(outputs, some, None)), ~counts)
+    np.testing.assert_array_equal(np.isnan(experiment_of.METRICS["pa_mpjpe"](outputs, some, None)), ~counts)
 
 
 def test_scores_go_by_what_is_hidden(batch):
     points = experiment_of.truth(batch)
     weights = jnp.where(jnp.arange(3) == 1, 0.0, 0.5) + jnp.zeros((4, 3))
-    outputs = deformer.Outputs(HandParams.zeros((4,)), points.at[:, 8].add(0.05), weights, batch["region2d"])
+    outputs = deformer.Outputs(HandParams.zeros((4,)), points.at[:, 8, 0].add(0.05), weights, batch["region2d"])
     hidden = jnp.zeros((4, 3, 21), bool).at[1, 1, :5].set(True).at[2, 1, :14].set(True).at[3, 1].set(True)
     score = partial(lambda name: experiment_of.METRICS[name](outputs, batch | {"hidden": hidden}, None))
     for name, counts in (
