@@ -30,7 +30,7 @@ from experiments import glagcn as glagcn_experiment
 from jhand import metrics, studies
 from jhand.compile_cache import enable_compile_cache
 from jhand.data.made import first_examples
-from jhand.experiment import HELD_OUT_SEED, Experiment, Options, published, run_of
+from jhand.experiment import HELD_OUT_SEED, Experiment, Options, load_published, run_of
 from jhand.fitting import fit_sequence
 from jhand.geometry.camera import project
 from jhand.geometry.se3 import transform
@@ -38,7 +38,6 @@ from jhand.hand import HandModel, HandParams, keypoints, load_hand
 from jhand.hand.landmark_sets import landmarks
 from jhand.motion import resample
 from jhand.systems import glagcn
-from jhand.train import load_weights
 
 OUT = Path(__file__).parent / "results"
 SCENE = glagcn_experiment.SHOWN
@@ -191,11 +190,12 @@ def mean_hand(hand: HandModel, piece: Piece) -> np.ndarray:
     return np.broadcast_to(np.asarray(keypoints(hand, params)), (len(piece.keypoints2d), 21, 3))
 
 
-def trained(experiment: Experiment, runs: Path, preset: str, seed: int) -> tuple[Mapping, glagcn.Config]:
+def trained(
+    experiment: Experiment, runs: Path, preset: str, seed: int, hand: HandModel
+) -> tuple[Mapping, glagcn.Config]:
     """Variables of a run that is done, and its configuration."""
     run = run_of(experiment, Options(preset=preset, folder=runs), "full", {}, seed)
-    shapes = jax.eval_shape(lambda key: experiment.system.init(key, run.config, None), jax.random.key(0))
-    return load_weights(run.folder / "weights", like=published(experiment, shapes)), run.config
+    return load_published(experiment, run.folder / "weights", run.config, hand), run.config
 
 
 def main() -> None:
@@ -211,7 +211,7 @@ def main() -> None:
     pieces = world_pieces() + leap_pieces(hand, arguments.data) + marker_pieces(hand, arguments.data)
     results = {"mean hand": [score(partial(mean_hand, hand), pieces)], "GLA-GCN": []}
     for seed in range(arguments.seeds):
-        lift = lift_by_glagcn(*trained(glagcn_experiment.experiment, arguments.runs, arguments.preset, seed))
+        lift = lift_by_glagcn(*trained(glagcn_experiment.experiment, arguments.runs, arguments.preset, seed, hand))
         results["GLA-GCN"].append(score(lift, pieces))
         print(seed, json.dumps(results["GLA-GCN"][-1]), flush=True)
     frames: dict[str, int] = {}

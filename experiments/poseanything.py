@@ -15,6 +15,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from jhand import metrics
 from jhand.claims import Claim
 from jhand.data.creatures import CreatureScene, creature_episode
 from jhand.data.made import Made
@@ -25,6 +26,8 @@ from jhand.systems import poseanything
 HELD_OUT = 10
 """Categories never trained on, the first ones: the hand, and nine trees."""
 TRAINED = 24
+SHARES = jnp.array([0.05, 0.1, 0.15, 0.2, 0.25])
+"""Of the box, that `auc` is a mean over."""
 VARIANTS = {
     "full": {},
     "no_graph": {"graph": False},
@@ -34,23 +37,21 @@ VARIANTS = {
 }
 
 
-def errors(outputs: poseanything.Outputs, batch: Batch) -> jax.Array:
-    """Of each keypoint, (B, K), in longer sides of the box of the true ones; NaN where there is none."""
+def in_boxes(outputs: poseanything.Outputs, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Found and true keypoints, (B, K, 2), in longer sides of the box of the true ones."""
     truth, valid = batch["query_points"], batch["keypoints_valid"]
     low = jnp.min(jnp.where(valid[..., None], truth, jnp.inf), 1)
     high = jnp.max(jnp.where(valid[..., None], truth, -jnp.inf), 1)
-    off = jnp.linalg.norm(outputs.points - truth, axis=-1) / jnp.max(high - low, -1, keepdims=True)
-    return jnp.where(valid, off, jnp.nan)
+    side = jnp.max(high - low, -1)[:, None, None]
+    return outputs.points / side, truth / side
 
 
 def pck_at(share: float, of: str | None = None):
     """Keypoints nearer than a share of the box, of all or of those that an entry of the batch says."""
 
     def pck(outputs: poseanything.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
-        off = errors(outputs, batch)
-        counts = ~jnp.isnan(off) if of is None else batch[of] & ~jnp.isnan(off)
-        near = jnp.sum((off < share) & counts, -1)
-        return jnp.where(jnp.any(counts, -1), near / jnp.maximum(jnp.sum(counts, -1), 1), jnp.nan)
+        counts = batch["keypoints_valid"] if of is None else batch[of] & batch["keypoints_valid"]
+        return metrics.pck(*in_boxes(outputs, batch), counts, jnp.array([share]))[..., 0]
 
     return pck
 
@@ -61,11 +62,11 @@ def pck_of_hands(outputs: poseanything.Outputs, batch: Batch, hand: HandModel) -
 
 def auc(outputs: poseanything.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
     """Mean of PCK at 0.05, 0.1, 0.15, 0.2 and 0.25."""
-    return jnp.mean(jnp.stack([pck_at(0.05 * k)(outputs, batch, hand) for k in range(1, 6)]), 0)
+    return jnp.mean(metrics.pck(*in_boxes(outputs, batch), batch["keypoints_valid"], SHARES), -1)
 
 
 def nme(outputs: poseanything.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
-    return jnp.nanmean(errors(outputs, batch), -1)
+    return metrics.mpjpe(*in_boxes(outputs, batch), batch["keypoints_valid"])
 
 
 def nme_of_proposals(outputs: poseanything.Outputs, batch: Batch, hand: HandModel) -> jax.Array:

@@ -243,6 +243,12 @@ def pretrained(experiment: Experiment, run: Run, hand: HandModel) -> dict[str, A
     return load_weights(weights, like=trained(jax.eval_shape(init, jax.random.key(0))))
 
 
+def load_published(experiment: Experiment, folder: Path, config: Any, hand: HandModel) -> dict[str, Any]:
+    """Variables that a training left in a folder, without what only it needs."""
+    shapes = jax.eval_shape(lambda key: experiment.system.init(key, config, hand), jax.random.key(0))
+    return load_weights(folder, like=published(experiment, shapes))
+
+
 def published(experiment: Experiment, variables: Mapping[str, Any]) -> dict[str, Any]:
     """Variables without what only a training needs."""
     return {**variables, "params": experiment.system.predicting(variables["params"])}
@@ -482,8 +488,7 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
         trained = chosen(replace(options, held_out=options.held_out if options.data else ""))
         folder, hand = trained.folder / "weights", load_hand()
         run = replace(trained, held_out=options.held_out)
-        shapes = jax.eval_shape(lambda key: experiment.system.init(key, run.config, hand), jax.random.key(0))
-        variables = load_weights(folder, like=published(experiment, shapes))
+        variables = load_published(experiment, folder, run.config, hand)
         _show(experiment, run, scorer(experiment, run.config, hand)(variables, held_out_batches(experiment, run)))
 
     def claims(options: tyro.conf.OmitArgPrefixes[Options]) -> None:

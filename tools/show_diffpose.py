@@ -15,10 +15,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from experiments.diffpose import HARD, best, experiment, pa_mpjpe
-from jhand.experiment import Options, fit, held_out_batches, published, run_of
+from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
 from jhand.hand import bones, load_hand
 from jhand.systems import diffpose as system
-from jhand.train import load_weights
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 MM = 1000
@@ -69,8 +68,7 @@ def main(settings: Settings) -> None:
     hand = load_hand()
     run = run_of(experiment, Options(folder=settings.folder), "full", {}, 0)
     fit(experiment, run, hand)
-    shapes = jax.eval_shape(lambda key: system.init(key, run.config, hand), jax.random.key(0))
-    variables = load_weights(run.folder / "weights", like=published(experiment, shapes))
+    variables = load_published(experiment, run.folder / "weights", run.config, hand)
     batch = held_out_batches(experiment, run)[0]
     outputs = jax.jit(lambda v, b: system.predict(v, system.inputs_of(b), run.config, hand))(variables, batch)
     errors, nearest = MM * np.asarray(best(outputs, batch, hand)), np.argmin(pa_mpjpe(outputs, batch), -1)

@@ -22,11 +22,11 @@ from jhand.compile_cache import enable_compile_cache
 from jhand.data.augmentation import crop_to_hand
 from jhand.data.pictures import PictureError, open_video, video_frames
 from jhand.data.readers.open_recordings import read_hand_video
-from jhand.experiment import Batch, Options, feed, held_out_batches, published, run_of
+from jhand.experiment import Batch, Options, feed, held_out_batches, load_published, run_of
 from jhand.geometry import make_camera
 from jhand.hand import HandModel, forward, load_hand
 from jhand.systems import hamba
-from jhand.train import load_weights, read_card, read_log, train
+from jhand.train import read_card, read_log, train
 from jhand.viz import draw_mesh, draw_skeleton
 
 WEIGHTS = Path(__file__).parent.parent / "results" / "hamba" / "weights"
@@ -143,8 +143,7 @@ def main() -> None:
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *held_out)
 
     config = run.config
-    shapes = jax.eval_shape(lambda key: hamba.init(key, config, hand), jax.random.key(0))
-    variables = load_weights(WEIGHTS, like=published(experiment, shapes))
+    variables = load_published(experiment, WEIGHTS, config, hand)
     print(f"hamba: weights trained on {read_card(WEIGHTS).data}", flush=True)
     predict = jax.jit(lambda inputs: hamba.predict(variables, inputs, config, hand))
     print("hamba:", show_world(predict, batch, hand, folder), flush=True)

@@ -13,11 +13,10 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from experiments.poseanything import errors, experiment
-from jhand.experiment import Options, fit, held_out_batches, published, run_of
+from experiments.poseanything import experiment, nme
+from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
 from jhand.hand import load_hand
 from jhand.systems import poseanything as system
-from jhand.train import load_weights
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 
@@ -43,14 +42,13 @@ def main(settings: Settings) -> None:
     hand = load_hand()
     run = run_of(experiment, Options(folder=settings.folder), "full", {}, 0)
     fit(experiment, run, hand)
-    shapes = jax.eval_shape(lambda key: system.init(key, run.config, hand), jax.random.key(0))
-    variables = load_weights(run.folder / "weights", like=published(experiment, shapes))
+    variables = load_published(experiment, run.folder / "weights", run.config, hand)
     batches = held_out_batches(experiment, run)
     predict = jax.jit(lambda v, b: system.predict(v, system.inputs_of(b), run.config, hand))
-    found = np.concatenate([predict(variables, batch).points for batch in batches])
-    off = np.concatenate([errors(predict(variables, batch), batch) for batch in batches])
+    answers = [predict(variables, batch) for batch in batches]
+    found = np.concatenate([answer.points for answer in answers])
+    error = np.concatenate([nme(answer, batch, hand) for answer, batch in zip(answers, batches, strict=True)])
     every = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    error = np.nanmean(off, -1)
     order = np.argsort(error)
     hands = [n for n in order if every["category"][n] == 0]
     trees = [n for n in order if every["category"][n] != 0]

@@ -9,7 +9,6 @@ faint blobs of other things.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -17,15 +16,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
+from jhand.data.made import read_once
 from jhand.data.world.cameras import upright
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import Camera, project
 from jhand.hand.anatomy import pose_from_angles, sample_angles
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
-from jhand.hand.model import HandModel, HandParams
+from jhand.hand.model import HandParams
 
 HIGHEST = lax.Precision.HIGHEST
+_hand = read_once(load_hand)
 MODES = 3
 """Hands that ambiguous joints may belong to, at most."""
 
@@ -131,9 +132,3 @@ def simulate_heatmaps(
     pixels = jnp.arange(scene.size)
     across = jnp.exp(-jnp.square((pixels - centres[..., None]) / widths[..., None, None]) / 2)  # (M + 2, K, 2, size)
     return jnp.einsum("mk,mkh,mkw->khw", heights, across[:, :, 1], across[:, :, 0], precision=HIGHEST)
-
-
-@lru_cache(maxsize=1)
-def _hand() -> HandModel:
-    with jax.ensure_compile_time_eval():
-        return load_hand()

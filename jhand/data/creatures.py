@@ -15,16 +15,18 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from jhand.data.made import read_once
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.rotations import so3_exp
 from jhand.hand.anatomy import pose_from_angles, sample_angles
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
-from jhand.hand.model import HandModel, HandParams
+from jhand.hand.model import HandParams
 from jhand.hand.skeleton import bones
 
 NODES = 21
 HIGHEST = lax.Precision.HIGHEST
+_hand = read_once(load_hand)
 
 
 @dataclass(frozen=True)
@@ -361,9 +363,3 @@ def _background(pixels: Array, base: Array, amount: Array, ways: Array, phases: 
     """Colours (P, 3) of a few broad waves, as of things far out of focus."""
     waves = jnp.sin(2 * jnp.pi * (pixels @ (8 * (ways - 0.5)).T + phases))
     return between(base, 0.2, 0.8) + waves @ (0.15 * (amount - 0.5))
-
-
-@lru_cache(maxsize=1)
-def _hand() -> HandModel:
-    with jax.ensure_compile_time_eval():
-        return load_hand()

@@ -1,19 +1,21 @@
 """Hands in motion that something hides now and then: what a detector says of a few frames, without pictures."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jhand.data.world.assets import Assets, load_assets
+from jhand.data.made import read_once
+from jhand.data.world.assets import load_assets
 from jhand.data.world.cameras import standing
 from jhand.data.world.scripts import one_hand
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.camera import project
 from jhand.hand.kinematics import keypoints
+
+_assets = read_once(load_assets)
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,3 @@ def hidden_hand(key: Array, scene: HiddenScene) -> dict[str, Any]:
         "hand_pose": params.hand_pose,
         "betas": params.betas[0],
     }
-
-
-@lru_cache(maxsize=1)
-def _assets() -> Assets:
-    with jax.ensure_compile_time_eval():
-        return load_assets()

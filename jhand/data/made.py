@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 Example = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,17 @@ class Made:
 
     def __str__(self) -> str:
         return (self.make.__doc__ or repr(self.make)).strip().split("\n")[0].rstrip(".")
+
+
+def read_once(read: Callable[[], T]) -> Callable[[], T]:
+    """What examples are made of: read from its file when it is first asked for, as constants also under a trace."""
+
+    @lru_cache(maxsize=1)
+    def kept() -> T:
+        with jax.ensure_compile_time_eval():
+            return read()
+
+    return kept
 
 
 def make_examples(made: Made, seed: int, numbers: Any) -> Example:

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jhand.data.world.assets import Assets, load_assets
+from jhand.data.made import read_once
+from jhand.data.world.assets import load_assets
 from jhand.data.world.cameras import standing
 from jhand.data.world.scripts import one_hand
 from jhand.geometry.camera import Camera, project
 from jhand.geometry.se3 import transform
 from jhand.hand.kinematics import keypoints
+
+_assets = read_once(load_assets)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,3 @@ def moving_hand(key: Array, scene: MotionScene) -> dict[str, Any]:
         "size": jnp.full(2, float(scene.size)),
         "right": jnp.ones((), bool),
     }
-
-
-@lru_cache(maxsize=1)
-def _assets() -> Assets:
-    with jax.ensure_compile_time_eval():
-        return load_assets()

@@ -5,7 +5,6 @@ object then moves with it. Where things are, how hands are turned and posed, and
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -14,14 +13,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jhand.data.made import read_once
 from jhand.draws import between, normals, uniforms
 from jhand.geometry.rotations import so3_exp
 from jhand.hand.anatomy import pose_from_angles, sample_angles
 from jhand.hand.files import load_hand
 from jhand.hand.kinematics import keypoints
-from jhand.hand.model import HandModel, HandParams
+from jhand.hand.model import HandParams
 
 HIGHEST = lax.Precision.HIGHEST
+_hand = read_once(load_hand)
 LEFT, RIGHT = 0, 1
 REACH, LEAVE, CARRY, TURN, PASS, GIVE = range(6)
 _KINDS = [(verb, side, end) for verb in (REACH, LEAVE, CARRY) for side in (LEFT, RIGHT) for end in (0, 1)]
@@ -204,9 +205,3 @@ def _waves(times: Array) -> Array:
     """Four slow waves (T, 4), which with normal amplitudes add to noise of variance 1."""
     angle = 2 * jnp.pi * times[:, None] * jnp.array([0.5, 1.0])
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1) / np.sqrt(2)
-
-
-@lru_cache(maxsize=1)
-def _hand() -> HandModel:
-    with jax.ensure_compile_time_eval():
-        return load_hand()

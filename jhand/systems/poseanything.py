@@ -20,7 +20,17 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jhand.hand import HandModel
-from jhand.nn import HAND_EDGES, MLP, ViT, adjacency, attend, gaussian_maps, sinusoidal_positions
+from jhand.nn import (
+    HAND_EDGES,
+    MLP,
+    ViT,
+    adjacency,
+    attend,
+    gaussian_maps,
+    map_means,
+    pixels_from_normalised,
+    sinusoidal_positions,
+)
 from jhand.train import LossAux, Stage, Update
 
 KEYPOINTS = 21
@@ -168,7 +178,7 @@ def pixel_centres(height: int, width: int) -> Float[Array, "n 2"]:
 
 def marked_maps(points: ArrayLike, size: int) -> Float[Array, "*b k s s"]:
     """Gaussians of one pixel's sigma about places (..., K, 2) from 0 to 1; height 1."""
-    return gaussian_maps(jnp.asarray(points) * size - 0.5, (size, size), 1.0)
+    return gaussian_maps(pixels_from_normalised(points, (size, size)), (size, size), 1.0)
 
 
 def support_tokens(features: ArrayLike, maps: ArrayLike) -> Float[Array, "b k c"]:
@@ -194,13 +204,10 @@ def likeliest(likeness: ArrayLike) -> tuple[Float[Array, "*b k 2"], Float[Array,
     """
     m = jnp.asarray(likeness)
     h, w = m.shape[-2:]
-    flat = m.reshape(*m.shape[:-2], h * w)
-    share, centres = jax.nn.softmax(flat, -1), pixel_centres(h, w)
-    rows, columns = jnp.divmod(jnp.arange(h * w), w)
-    row, column = jnp.divmod(jnp.argmax(flat, -1)[..., None], w)
-    near = (jnp.abs(rows - row) <= 1) & (jnp.abs(columns - column) <= 1)
-    local = jnp.where(near, share, 0)
-    return share @ centres, (local / jnp.sum(local, -1, keepdims=True)) @ centres
+    row, column = jnp.divmod(jnp.argmax(m.reshape(*m.shape[:-2], h * w), -1)[..., None, None], w)
+    near = (jnp.abs(jnp.arange(h)[:, None] - row) <= 1) & (jnp.abs(jnp.arange(w) - column) <= 1)
+    size = jnp.array([w, h], m.dtype)
+    return (map_means(m) + 0.5) / size, (map_means(jnp.where(near, m, -jnp.inf)) + 0.5) / size
 
 
 def mixing(skeleton: ArrayLike, valid: ArrayLike) -> Float[Array, "*b 2 k k"]:
@@ -377,8 +384,7 @@ def _normalised(images: Array) -> Array:
 
 
 def _logit(x: Array) -> Array:
-    x = jnp.clip(x, 1e-3, 1 - 1e-3)
-    return jnp.log(x) - jnp.log1p(-x)
+    return jax.scipy.special.logit(jnp.clip(x, 1e-3, 1 - 1e-3))
 
 
 def init(key: Array, config: Config, hand: HandModel | None = None) -> dict[str, Any]:

@@ -24,17 +24,29 @@ def read_json(path: Path, encoding: str = "utf-8") -> Any:
         raise ClipError(f"{path}: not JSON ({error}); is the download complete?") from error
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text.
+
+    Raises:
+        ClipError: a file that is missing or no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ClipError(f"{path}: expected this file of the dataset: {error.strerror}") from error
+    except ValueError as error:
+        raise ClipError(f"{path}: not a text ({error}); is the download complete?") from error
+
+
 def read_numbers(path: Path, each: int) -> np.ndarray:
     """Lines of numbers, apart by blanks: (lines, each) float64.
 
     Raises:
         ClipError: a file that is missing, empty, or has a line of another length or with what is no finite number.
     """
+    lines = [line.split() for line in read_lines(path) if line.strip()]
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         found = np.array(lines, np.float64)
-    except OSError as error:
-        raise ClipError(f"{path}: expected this file of the dataset: {error.strerror}") from error
     except ValueError as error:
         raise ClipError(f"{path}: expected lines of {each} numbers ({error}); is the download complete?") from error
     if found.ndim != 2 or found.shape[1] != each or not np.isfinite(found).all():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jhand.data.clip import ClipError
-from jhand.data.readers.files import read_numbers
+from jhand.data.readers.files import read_lines, read_numbers
 
 ORDER = np.array([0, 1, 6, 7, 8, 2, 9, 10, 11, 3, 12, 13, 14, 4, 15, 16, 17, 5, 18, 19, 20])
 """Of jhand's 21 keypoints, the rows of the file."""
@@ -90,14 +90,10 @@ def list_fpha_actions(path: str | os.PathLike, part: str) -> list[FPHAAction]:
     if part not in PARTS:
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
     file = Path(path)
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ClipError(f"{file}: expected FPHA's list of actions ({error})") from error
     found: dict[str, list[FPHAAction]] = {}
     said: dict[str, int] = {}
     now = ""
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(file), 1):
         words = line.split()
         if not words:
             continue

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jhand.data.clip import ClipError
-from jhand.data.readers.files import read_numbers
+from jhand.data.readers.files import read_lines, read_numbers
 
 OBJECTS = ("book", "espresso", "lotion", "spray", "milk", "cocoa", "chips", "cappuccino")
 """Classes 1 to 8; 0 is no object."""
@@ -94,10 +94,7 @@ def list_h2o_actions(path: str | os.PathLike) -> list[H2OAction]:
         ClipError: a file that is missing, or whose columns are others.
     """
     file = Path(path)
-    try:
-        head, *lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ClipError(f"{file}: expected a list of H2O's actions ({error})") from error
+    head, *lines = read_lines(file) or [""]
     columns, found = head.split(), []
     missing = [name for name in _COLUMNS if name not in columns and name != "action_label"]
     if missing:
