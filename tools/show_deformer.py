@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from experiments.deformer import experiment, pa_mpjpe, truth
 from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
-from jhand.hand import bones, load_hand
+from jhand.hand import load_hand
 from jhand.systems import deformer as system
+from tools.skeletons import plot_skeleton
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 MM = 1000
@@ -38,7 +39,7 @@ def draw(
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
     for number, axes in enumerate(above.subplots(1, len(weights))):
         hidden, seen = example["hidden"][number], example["keypoints2d"][number]
-        _skeleton(axes, example["region2d"][number], color="0.7")
+        plot_skeleton(axes, example["region2d"][number], color="0.7")
         axes.plot(*seen[~hidden].T, ".", color="tab:blue")
         axes.plot(*seen[hidden].T, "o", color="tab:red", fillstyle="none", markersize=4)
         axes.set(title=f"{hidden.mean():.0%} hidden, counts {weights[number]:.2f}", aspect="equal")
@@ -50,17 +51,12 @@ def draw(
         ((0, 1), (2, 1)),
         strict=True,
     ):
-        _skeleton(axes, MM * points[:, columns], color="tab:blue", linewidth=2)
-        _skeleton(axes, MM * true[:, columns], color="black", linewidth=1)
+        plot_skeleton(axes, MM * points[:, columns], color="tab:blue", linewidth=2)
+        plot_skeleton(axes, MM * true[:, columns], color="black", linewidth=1)
         axes.set(title=f"{name}, mm", aspect="equal")
         axes.invert_yaxis()
     figure.suptitle(said)
     figure.savefig(path, dpi=80)
-
-
-def _skeleton(axes, points: np.ndarray, **style) -> None:
-    for a, b in bones("openpose21"):
-        axes.plot(*points[[a, b]].T, "-", **style)
 
 
 def main(settings: Settings) -> None:

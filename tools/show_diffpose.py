@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from experiments.diffpose import HARD, best, experiment, pa_mpjpe
 from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
-from jhand.hand import bones, load_hand
+from jhand.hand import load_hand
 from jhand.systems import diffpose as system
+from tools.skeletons import plot_skeleton
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 MM = 1000
@@ -51,17 +52,12 @@ def draw(
     ):
         for number, points in enumerate(many):
             style = {"color": "tab:blue", "zorder": 3} if number == nearest else {"color": "0.75", "linewidth": 0.5}
-            _skeleton(axes, MM * points[:, columns], **style)
-        _skeleton(axes, MM * truth[:, columns], color="black", zorder=4, linewidth=1)
+            plot_skeleton(axes, MM * points[:, columns], **style)
+        plot_skeleton(axes, MM * truth[:, columns], color="black", zorder=4, linewidth=1)
         axes.set(title=f"{name}, mm", aspect="equal")
         axes.invert_yaxis()
     figure.suptitle(said)
     figure.savefig(path, dpi=80)
-
-
-def _skeleton(axes, points: np.ndarray, **style) -> None:
-    for a, b in bones("openpose21"):
-        axes.plot(*points[[a, b]].T, "-", **style)
 
 
 def main(settings: Settings) -> None:

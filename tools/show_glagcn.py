@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from experiments.glagcn import FPS, experiment
 from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
-from jhand.hand import bones, load_hand
+from jhand.hand import load_hand
 from jhand.systems import glagcn as system
+from tools.skeletons import plot_skeleton
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 MM = 1000
@@ -38,14 +39,14 @@ def draw(path: Path, said: str, seen: np.ndarray, size: np.ndarray, found: np.nd
     picture, front, side, over_time = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.3))
     middle = len(seen) // 2
     for t in (0, middle, len(seen) - 1):
-        _skeleton(picture, seen[t], color=str(0.8 - 0.7 * t / (len(seen) - 1)), linewidth=1)
+        plot_skeleton(picture, seen[t], color=str(0.8 - 0.7 * t / (len(seen) - 1)), linewidth=1)
     picture.set(title="what is seen: begin to end", xlim=(0, size[0]), ylim=(size[1], 0), aspect="equal")
     for axes, name, columns in (
         (front, "as the camera sees it", (0, 1)),
         (side, "from the side, depth to the right", (2, 1)),
     ):
-        _skeleton(axes, MM * found[middle][:, columns], color="tab:blue")
-        _skeleton(axes, MM * truth[middle][:, columns], color="black", linewidth=1)
+        plot_skeleton(axes, MM * found[middle][:, columns], color="tab:blue")
+        plot_skeleton(axes, MM * truth[middle][:, columns], color="black", linewidth=1)
         axes.set(title=f"{name}, mm", aspect="equal")
         axes.invert_yaxis()
     seconds = np.arange(len(seen)) / FPS
@@ -56,11 +57,6 @@ def draw(path: Path, said: str, seen: np.ndarray, size: np.ndarray, found: np.nd
     over_time.legend(fontsize=7)
     figure.suptitle(said)
     figure.savefig(path, dpi=80)
-
-
-def _skeleton(axes, points: np.ndarray, **style) -> None:
-    for a, b in bones("openpose21"):
-        axes.plot(*points[[a, b]].T, "-", **style)
 
 
 def main(settings: Settings) -> None:

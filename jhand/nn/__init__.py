@@ -10,6 +10,7 @@ from jhand.nn.attention import EncoderBlock as EncoderBlock
 from jhand.nn.attention import LearnedPositions as LearnedPositions
 from jhand.nn.attention import SelfAttention as SelfAttention
 from jhand.nn.attention import attend as attend
+from jhand.nn.attention import sinusoidal_places as sinusoidal_places
 from jhand.nn.attention import sinusoidal_positions as sinusoidal_positions
 from jhand.nn.convolution import DepthwiseConv as DepthwiseConv
 from jhand.nn.convolution import depthwise_conv as depthwise_conv

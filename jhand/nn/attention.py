@@ -321,6 +321,21 @@ def sinusoidal_positions(positions: ArrayLike, features: int, *, longest: float 
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
+def sinusoidal_places(points: ArrayLike, features: int) -> Float[Array, "*b c"]:
+    """Sines and cosines of places in a picture: half of them for y, then half for x (Carion et al., ECCV 2020).
+
+    Args:
+        points: (..., 2) x and y, from 0 to 1 across the picture, which is the fastest wavelength.
+        features: how many come out, a multiple of four.
+
+    Returns:
+        (..., features).
+    """
+    at = 2 * jnp.pi * jnp.asarray(points)
+    across, down = (sinusoidal_positions(at[..., axis], features // 2) for axis in (0, 1))
+    return jnp.concatenate([down, across], -1)
+
+
 class LearnedPositions(nn.Module):
     """Adds a learned vector to each token (..., T, C) by its place, T at most `length`.
 

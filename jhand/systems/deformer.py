@@ -37,6 +37,7 @@ from jhand.nn import (
     max_mse,
     mean_estimate,
     roi_align,
+    sinusoidal_places,
     sinusoidal_positions,
 )
 from jhand.train import LossAux, Stage, Update, adamw
@@ -215,9 +216,8 @@ class FromPictures(nn.Module):
         finest = FPN(c.channels, name="pyramid")(pyramid)[0]
         stride = image.shape[1] / finest.shape[1]
         region = roi_align(finest, (box + 0.5) / stride - 0.5, c.region)
-        place = jnp.arange(c.region) * 2 * jnp.pi / c.region
-        along = sinusoidal_positions(place, c.channels // 2)
-        places = jnp.concatenate(jnp.broadcast_arrays(along[:, None], along[None]), -1)
+        along = jnp.arange(c.region) / c.region
+        places = sinusoidal_places(jnp.stack(jnp.meshgrid(along, along), -1), c.channels)
         tokens = (region + places).reshape(len(region), -1, c.channels)
         memory = Encoder(c.layers, c.heads, c.mlp_ratio, name="encoder")(tokens)
         query = self.param("query", nn.initializers.normal(1.0), (1, c.channels))

@@ -29,7 +29,7 @@ from jhand.nn import (
     gaussian_maps,
     map_means,
     pixels_from_normalised,
-    sinusoidal_positions,
+    sinusoidal_places,
 )
 from jhand.train import LossAux, Stage, Update
 
@@ -161,13 +161,6 @@ def inputs_of(batch: dict[str, Array]) -> Inputs:
         batch["keypoints_valid"],
         batch["skeleton"].astype(jnp.float32),
     )
-
-
-def positions(points: ArrayLike, channels: int) -> Float[Array, "*b c"]:
-    """Sines and cosines of places (..., 2) from 0 to 1, half of the channels for y, then half for x."""
-    at = 2 * jnp.pi * jnp.asarray(points)
-    across, down = (sinusoidal_positions(at[..., axis], channels // 2) for axis in (0, 1))
-    return jnp.concatenate([down, across], -1)
 
 
 def pixel_centres(height: int, width: int) -> Float[Array, "n 2"]:
@@ -344,7 +337,7 @@ class Network(nn.Module):
         maps = marked_maps(inputs.support_points[:, : c.shots], c.map_size)
         tokens = nn.Dense(c.channels, name="support")(support_tokens(supports, maps) * valid[..., None])
         pixels = nn.Dense(c.channels, name="query")(features[b * shots :]).reshape(b, h * w, -1)
-        places = jnp.broadcast_to(positions(pixel_centres(h, w), c.channels), pixels.shape)
+        places = jnp.broadcast_to(sinusoidal_places(pixel_centres(h, w), c.channels), pixels.shape)
         pixels, tokens = JointEncoder(c, name="encoder")(pixels, tokens, places, valid, train)
         likeness = Proposals(c, name="proposals")(tokens, pixels.reshape(b, h, w, -1))
         proposals, at = likeliest(likeness)
@@ -354,7 +347,7 @@ class Network(nn.Module):
         found = []
         for layer in range(c.decoder_layers):
             at = jax.lax.stop_gradient(at)
-            where = to_position(positions(at, c.channels))
+            where = to_position(sinusoidal_places(at, c.channels))
             tokens = DecoderLayer(c, name=f"layer{layer}")(tokens, where, pixels, places, valid, mixed, train)
             at = jax.nn.sigmoid(_logit(at) + Move(c, name=f"move{layer}")(_norm()(tokens)))
             found.append(at)
