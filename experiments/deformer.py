@@ -5,7 +5,7 @@ Claims  fusion by motions and confidences against the middle frame of the same n
         themselves against plain squares, on fingertips; the discriminator; Fu et al., ICCV 2023, tables 2, 4 and 5
 Shows   PA-MPJPE of the middle frame by how much of it is hidden; errors about the wrist, of fingertips and of the worst
         joint; how confidences go with what is hidden
-Cost    cpu: about 4 minutes of one core a variant and seed; gpu: not run yet
+Cost    cpu: about 2 minutes of one core a variant and seed; gpu: not run yet
 Command python -m experiments.deformer claims --preset cpu --seeds 3
 Expect  8 to 15 % lower where more than half is hidden, the same where nothing is
 """
@@ -126,11 +126,11 @@ experiment = Experiment(
         "cpu": Preset(
             deformer.Config.tiny(),
             Made(hidden_hand, HiddenScene()),
-            steps=3000,
+            steps=9000,
             batch=32,
-            clips=12_000,
+            clips=20_000,
             held_out=1024,
-            evaluate_every=3000,
+            evaluate_every=9000,
         ),
         "gpu": Preset(
             deformer.Config.small(),

@@ -4,7 +4,7 @@ Claims  edges between hands and object against edges within each, and against th
         nodes tell more than a hand's; training on estimated points helps on estimated points; Kwon et al., ICCV 2021
 Shows   accuracy of 18 actions told by relations alone (jhand.data.object_actions), of people never trained on; how much
         hands and object hear each other
-Cost    cpu: about 5 minutes of one core a variant and seed; gpu: not run yet
+Cost    cpu: about 10 minutes of one core a variant and seed; gpu: not run yet
 Command python -m experiments.h2o_action claims --preset cpu --seeds 3
 Expect  4 to 10 points more than with the given skeletons
 """
