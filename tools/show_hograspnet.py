@@ -1,6 +1,6 @@
 """A good and a bad case of HOGraspNet's fits: where HALO's surface is nearest to the true one, and where farthest.
 
-    python -m tools.show_hograspnet [folder]      writes docs/pictures/hograspnet_{good,bad}.png
+    python -m tools.show_hograspnet --folder runs      writes docs/pictures/hograspnet_{good,bad}.png
 
 The folder keeps the trained HALO, by default that of the experiment's runs; where there is none, it is trained first,
 which takes a few minutes. Printed are its agreement with hands that it has not seen, the seconds of a frame, and how
@@ -10,14 +10,14 @@ The four views of the last frame: a colour picture with the true keypoints (whit
 the hand of either track over the measured depth, coloured by how far each point is from the true surface.
 """
 
-import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -91,9 +91,16 @@ def from_truth(vertices: np.ndarray, true: np.ndarray, hand: HandModel) -> np.nd
     return np.linalg.norm(np.asarray(foot) - vertices, axis=-1)
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Settings:
+    """Where the trained HALO is kept."""
+
+    folder: Path = RUNS
+
+
+def main(settings: Settings) -> None:
     hand, preset = load_hand(), experiment.presets["cpu"]
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RUNS
+    folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
     inputs, truth = problems(0, preset, folder)
     halo = jax.tree.map(lambda x: x[0], inputs.halo)
@@ -142,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Settings))
