@@ -232,6 +232,8 @@ class Table:
     device: str
     versions: dict[str, str]
     commit: str
+    parameters: dict[str, int] = field(default_factory=dict)
+    """By variant, of what is trained."""
 
 
 def budget_sha(variants: Mapping[str, Mapping[str, Any]], budget: Mapping[str, Any]) -> str:
@@ -266,14 +268,18 @@ def read_tables(folder: Path) -> list[Table]:
 
 
 def table_of_variants(table: Table) -> str:
-    """Markdown: a line for each variant, a column for each metric, means over seeds with their standard deviations."""
+    """Markdown: a line for each variant, a column for each metric, means over seeds with their standard deviations;
+    milliseconds of one example, and parameters of what is trained.
+    """
     heads = [f"{name}, {unit}" if unit else name for name, unit in table.units.items()]
-    lines = ["| " + " | ".join(["variant", *heads, "ms"]) + " |", "|---" * (len(heads) + 2) + "|"]
+    heads += [*(["parameters"] if table.parameters else []), "ms"]
+    lines = ["| " + " | ".join(["variant", *heads]) + " |", "|---" * (len(heads) + 1) + "|"]
     trivial = [f"{table.baseline[name]:.4g}" for name in table.units]
     for variant, values in table.values.items():
         cells = [f"{np.mean(values[m]):.4g} ± {np.std(values[m], ddof=1):.2g}" for m in table.units]
+        cells += [f"{table.parameters[variant]:,}"] if table.parameters else []
         lines.append("| " + " | ".join([variant, *cells, f"{table.milliseconds[variant]:.3g}"]) + " |")
-    lines.append("| " + " | ".join(["*trivial answer*", *trivial, ""]) + " |")
+    lines.append("| " + " | ".join(["*trivial answer*", *trivial, *[""] * (len(heads) - len(trivial))]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -205,6 +205,7 @@ def tabulate(experiment: Stated, options: RunOptions, measures: Measures) -> Tab
         device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         versions=versions(),
         commit=commit(),
+        parameters={name: each[0]["parameters"] for name, each in found.items() if "parameters" in each[0]},
     )
     if not options.smoke:
         print(write_table(options.results, table))

@@ -95,6 +95,8 @@ def test_the_table_has_all_variants_and_metrics(experiment, options):
     assert table.values.keys() == SIDES.keys() and set(table.values["plain"]) == {"error", "large"}
     lines = table_of_variants(table).splitlines()
     assert lines[0] == "| variant | error, mm | large, mm | ms |" and len(lines) == 5
+    trained = table_of_variants(replace(table, parameters={"weighted": 1234, "plain": 2})).splitlines()
+    assert "| parameters | ms |" in trained[0] and "| 1,234 |" in trained[2] and {x.count("|") for x in trained} == {6}
     claimed = run_claim(experiment, experiment.claims[0], options)
     assert claimed.values["plain"] == table.values["plain"]["error"]
     large = np.abs(problems(0, experiment.presets["cpu"], options.folder)[1]) > 1
