@@ -52,7 +52,7 @@ def main(settings: Settings) -> None:
     order = np.argsort(error)
     hands = [n for n in order if every["category"][n] == 0]
     trees = [n for n in order if every["category"][n] != 0]
-    figure = Figure((12, 6.4), layout="constrained")
+    figure = Figure((12, 4.4), layout="constrained")
     rows = figure.subplots(2, 6)
     for row, (said, places) in zip(rows, (("good", (0.1, 0.25, 0.1)), ("bad", (0.9, 0.97, 0.97))), strict=True):
         for pair, (place, of) in enumerate(zip(places, (trees, trees, hands), strict=True)):
@@ -62,7 +62,7 @@ def main(settings: Settings) -> None:
             draw(asked, every["support_images"][n, 0], every["support_points"][n, 0], skeleton, valid)
             draw(answered, every["query_image"][n], found[n], skeleton, valid)
             truth = every["query_points"][n][valid] * len(every["query_image"][n]) - 0.5
-            answered.scatter(*truth.T, c=np.arange(len(valid))[valid], cmap="hsv", s=40, facecolor="none", marker="$o$")
+            answered.scatter(*truth.T, c=np.arange(len(valid))[valid], cmap="hsv", s=40, marker="$o$")
             asked.set_title("annotated", fontsize=8)
             answered.set_title(f"{said}: {100 * error[n]:.0f} % of the box off", fontsize=8)
     figure.savefig(PICTURES / "poseanything.png", dpi=80)
