@@ -34,7 +34,7 @@ ACTIONS = tuple(
 )
 """Names of the actions, by their number."""
 OBJECTS = 8
-_HALF_SIZES = np.array(
+HALF_SIZES = np.array(
     [
         [0.03, 0.08, 0.11],
         [0.04, 0.04, 0.06],
@@ -127,7 +127,7 @@ def object_action(key: Array, scene: ActionScene) -> dict[str, Any]:
     other = jnp.where(gives, takes, 0)
 
     # the object
-    half = jnp.asarray(_HALF_SIZES)[thing] * between(size, 0.9, 1.1)
+    half = jnp.asarray(HALF_SIZES)[thing] * between(size, 0.9, 1.1)
     carried = (verb == CARRY) | gives
     ways = ways / jnp.linalg.norm(ways, axis=-1, keepdims=True)
     path = 0.22 * (carried * moves[:, None] * ways[0] + gives * goes_on[:, None] * ways[1])

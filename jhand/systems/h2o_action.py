@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jhand.data.object_actions import ACTIONS, BOX_EDGES, OBJECTS
 from jhand.hand import HandModel
 from jhand.nn import HAND_EDGES, AdaptiveGraphConv, directed_adjacency
+from jhand.nn.graph import Edges
 from jhand.train import LossAux, Stage, Update
 
 NODES = 63
@@ -32,8 +33,6 @@ EDGES = tuple(
     for number, edges in enumerate((HAND_EDGES, HAND_EDGES, BOX_EDGES))
     for a, b in edges
 )
-GRAPHS = directed_adjacency(EDGES, NODES)
-"""(3, 63, 63): itself, from wrists and centre outwards, and back; no edge joins two of the three."""
 WITHIN = np.kron(np.eye(3), np.ones((21, 21))) > 0
 """(63, 63): which nodes are of the same hand or object."""
 needs = ()
@@ -148,11 +147,12 @@ def features(points: Array, valid: Array, thing: Array, config: Config) -> Float
 
 
 class Layer(nn.Module):
-    """Nodes hear each other in each frame, then themselves over time: (b, T, 63, C) to every `stride`-th frame."""
+    """Nodes hear each other in each frame, then themselves over time: (b, T, N, C) to every `stride`-th frame."""
 
     config: Config
     width: int
     stride: int = 1
+    edges: Edges = EDGES
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -160,7 +160,7 @@ class Layer(nn.Module):
         # the graphs' sum begins at next to nothing, so that a layer begins as what it adds to
         nodes = AdaptiveGraphConv(self.width, True, c.learned, c.computed, name="nodes")
         y = norm(scale_init=nn.initializers.constant(1e-6), name="nodes_norm")(
-            nodes(x, GRAPHS, None if c.between else WITHIN)
+            nodes(x, directed_adjacency(self.edges, x.shape[-2]), None if c.between else WITHIN)
         )
         past = x if x.shape[-1] == self.width else norm(name="past_norm")(nn.Dense(self.width, name="past")(x))
         y = nn.relu(y + past)
@@ -170,9 +170,12 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """Logits of actions, from channels (b, T, 63, C) of nodes."""
+    """Logits of actions, from channels (b, T, N, C) of nodes along whose edges they hear each other: by default two
+    hands and an object; `Config.between` is of these.
+    """
 
     config: Config
+    edges: Edges = EDGES
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -181,7 +184,7 @@ class Network(nn.Module):
         x = nn.BatchNorm(not train, momentum=0.9, name="seen_norm")(flat).reshape(x.shape)
         for number, width in enumerate(c.widths):
             stride = 2 if number and width > c.widths[number - 1] else 1
-            x = Layer(c, width, stride, name=f"layer{number}")(x, train)
+            x = Layer(c, width, stride, self.edges, name=f"layer{number}")(x, train)
         x = nn.Dropout(c.dropout, deterministic=not train)(jnp.mean(x, (1, 2)))
         return nn.Dense(c.classes, name="classes")(x)
 

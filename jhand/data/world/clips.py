@@ -134,7 +134,7 @@ def sample_scene(key: Array, config: WorldConfig, assets: Assets) -> WorldScene:
         ambient=ambient,
         gloss=0.35 * gloss**2,
         background=jax.vmap(lambda k: _background(k, config, assets))(jax.random.split(keys[8], config.views)),
-        sensor=_sensor(keys[9]),
+        sensor=draw_sensor(keys[9]),
     )
 
 
@@ -168,7 +168,7 @@ def make_clip(key: Array, config: WorldConfig, assets: Assets) -> dict:
 
         light, pictures = lax.map(take, jnp.arange(config.samples))
         noise = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 1), view), number)
-        return _expose(noise, jnp.mean(light, 0), scene.sensor), jax.tree.map(lambda x: x[0], pictures)
+        return expose(noise, jnp.mean(light, 0), scene.sensor), jax.tree.map(lambda x: x[0], pictures)
 
     view, number = (axis.ravel() for axis in np.meshgrid(np.arange(config.views), np.arange(config.frames)))
     images, pictures = lax.map(lambda at: frame(*at), (jnp.asarray(view), jnp.asarray(number)))
@@ -445,7 +445,7 @@ def _bilinear(picture: Array, u: Array, v: Array) -> Array:
     return top * (1 - dv) + (picture[i1, j0] * (1 - du) + picture[i1, j1] * du) * dv
 
 
-def _sensor(key: Array) -> dict[str, Array]:
+def draw_sensor(key: Array) -> dict[str, Array]:
     """A camera's electronics: exposure, white balance, noise of photons and of reading, blur, contrast."""
     keys = jax.random.split(key)
     photons, reading, blur = uniforms(keys[0], (), (), ())
@@ -460,7 +460,7 @@ def _sensor(key: Array) -> dict[str, Array]:
     }
 
 
-def _expose(key: Array, light: Array, sensor: dict[str, Array]) -> Array:
+def expose(key: Array, light: Array, sensor: dict[str, Array]) -> Array:
     """Linear RGB (H, W, 3) as a camera would give it: uint8 sRGB."""
     # a lens that is not quite sharp; five taps a side
     taps = jnp.exp(-0.5 * jnp.square(jnp.arange(-2.0, 3.0) / sensor["blur"]))

@@ -1,0 +1,166 @@
+"""H2O's network of a grid: two hands and an object from one picture, by the cell that is surest of each.
+
+Claims  confidence by how near points are against confidence by which cell has the root; cells in depth against a single
+        one; Kwon et al., ICCV 2021, on Tekin et al., CVPR 2019
+Shows   mean end point errors of hands and objects in the camera's space, about their roots, and of the roots; ADD of
+        the box fitted to their control points; classes; all of people never trained on
+Cost    cpu: not run yet; gpu: not run yet
+Command python -m experiments.h2o claims --preset cpu --seeds 3
+Expect  up to a tenth lower errors for either
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jhand.claims import Claim
+from jhand.data.held_boxes import BoxScene, held_box
+from jhand.data.made import Made
+from jhand.data.object_actions import HALF_SIZES, box_points
+from jhand.experiment import Batch, Experiment, Preset, main
+from jhand.hand import HandModel
+from jhand.systems import h2o as system
+
+VARIANTS = {"full": {}, "cell": {"confidence": "cell"}, "flat": {"depths": 1}}
+
+
+def _over(errors: jax.Array, batch: Batch, of: slice) -> jax.Array:
+    """Means (B,) over those of errors (B, 3) that are there; NaN where none is."""
+    valid = jnp.asarray(batch["valid"])[:, of]
+    number = jnp.sum(valid, -1)
+    return jnp.where(number > 0, jnp.sum(jnp.where(valid, errors[:, of], 0), -1) / jnp.maximum(number, 1), jnp.nan)
+
+
+HANDS, OBJECT = slice(0, 2), slice(2, 3)
+
+
+def _errors(outputs: system.Outputs, batch: Batch) -> jax.Array:
+    """Mean end point errors (B, 3), metres."""
+    return jnp.mean(jnp.linalg.norm(outputs.points - batch["points"], axis=-1), -1)
+
+
+def hands(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    return _over(_errors(outputs, batch), batch, HANDS)
+
+
+def thing(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    return _over(_errors(outputs, batch), batch, OBJECT)
+
+
+def everything(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    return _over(_errors(outputs, batch), batch, slice(0, 3))
+
+
+def roots(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    far = jnp.linalg.norm(outputs.points[:, :, 0] - batch["points"][:, :, 0], axis=-1)
+    return _over(far, batch, slice(0, 3))
+
+
+def hands_about_roots(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    found, true = (x - x[:, :, :1] for x in (outputs.points, jnp.asarray(batch["points"])))
+    return _over(jnp.mean(jnp.linalg.norm(found - true, axis=-1), -1), batch, HANDS)
+
+
+def add(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    """Of the box of the class that was found, placed by its control points."""
+    which = jnp.argmax(outputs.classes[:, 2, 1:], -1)
+    boxes = jax.vmap(box_points)(jnp.asarray(HALF_SIZES))[which]
+    placed = jnp.einsum("bij,bkj->bki", outputs.R_object, boxes, precision="highest") + outputs.t_object[:, None]
+    far = jnp.mean(jnp.linalg.norm(placed - batch["points"][:, 2], axis=-1), -1)
+    return _over(jnp.broadcast_to(far[:, None], (len(far), 3)), batch, OBJECT)
+
+
+def classes(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    """1 where it is known what the object is."""
+    right = (jnp.argmax(outputs.classes, -1) == batch["classes"]).astype(jnp.float32)
+    return _over(right, batch, OBJECT)
+
+
+def there(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
+    """1 where confidence from 0.25 on says which of the three are there, the mean over these."""
+    return jnp.mean(((outputs.confidence > 0.25) == batch["valid"]).astype(jnp.float32), -1)
+
+
+METRICS = {
+    "everything": everything,
+    "hands": hands,
+    "object": thing,
+    "roots": roots,
+    "hands_about_roots": hands_about_roots,
+    "add": add,
+    "classes": classes,
+    "there": there,
+}
+
+
+def mean_points(sample: Batch, hand: HandModel):
+    """The trivial answer: everything is where it is in the mean."""
+    valid = np.asarray(sample["valid"])[..., None, None]
+    mean = np.sum(np.where(valid, sample["points"], 0), 0) / np.maximum(valid.sum(0), 1)
+    common = np.bincount(np.asarray(sample["object"])).argmax() + 1
+
+    def answer(batch: Batch) -> system.Outputs:
+        number = len(batch["object"])
+        points = jnp.broadcast_to(jnp.asarray(mean, jnp.float32), (number, 3, 21, 3))
+        logits = jnp.broadcast_to(jax.nn.one_hot(common, len(HALF_SIZES) + 1), (number, 3, len(HALF_SIZES) + 1))
+        R = jnp.broadcast_to(jnp.eye(3), (number, 3, 3))
+        return system.Outputs(points, jnp.ones((number, 3)), logits, R, points[:, 2, 0])
+
+    return answer
+
+
+def claim(name: str, statement: str, ablation: str, metric: str = "everything", **more) -> Claim:
+    sides = {side: VARIANTS[side] for side in ("full", ablation)}
+    return Claim(name, statement, metric, sides, ("full", ablation), expected=(0.0, 0.1), **more)
+
+
+def people(first: int, last: int, size: int) -> Made:
+    return Made(held_box, BoxScene(size=size, subjects=(first, last)))
+
+
+experiment = Experiment(
+    system=system,
+    presets={
+        "cpu": Preset(
+            system.Config.tiny(),
+            people(0, 30, 96),
+            steps=3000,
+            batch=16,
+            clips=8000,
+            held_out=512,
+            held_out_world=people(30, 40, 96),
+            evaluate_every=3000,
+        ),
+        "gpu": Preset(
+            system.Config.small(),
+            people(0, 300, 224),
+            steps=60_000,
+            batch=32,
+            clips=None,
+            held_out=2048,
+            held_out_world=people(300, 400, 224),
+            evaluate_every=20_000,
+        ),
+        "paper": Preset(
+            system.Config.paper(),
+            people(0, 300, 416),
+            steps=200_000,
+            batch=16,
+            clips=None,
+            held_out=2048,
+            held_out_world=people(300, 400, 416),
+            evaluate_every=50_000,
+        ),
+    },
+    metrics=METRICS,
+    units={name: ("%", 100.0) if name in ("classes", "there") else ("mm", 1000.0) for name in METRICS},
+    baseline=mean_points,
+    claims=[
+        claim("confidence", "cells are to be sure of near points, not of having the root", "cell", primary=True),
+        claim("depth", "space is to be cut in depth, too", "flat"),
+    ],
+    stand_ins=("boxes of eight sizes and colours, for H2O's objects", "a trunk trained on nothing else, for Darknet's"),
+)
+
+if __name__ == "__main__":
+    main(experiment)
