@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jhand.contact.solids import KINDS, Solid, solid_faces, solid_vertices
 from jhand.data.made import read_once
@@ -41,6 +41,8 @@ _PAINT = np.array(
     np.float32,
 )
 """Linear RGB of the objects, by class."""
+_UPRIGHT = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)
+"""Of a box that is not turned: one end to the right, the other to the left, onto the camera's axes."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,25 @@ class BoxScene:
     """How often each hand, and the object, is there at all."""
     holds: float = 0.7
     """How often a hand that is there holds an end of the object that is there."""
+    turn: float = 1.2
+    """How far boxes and hands are turned, radians about each axis, a standard deviation."""
     subjects: tuple[int, int] = (0, 30)
     """First and one past the last: a person's hands and skin are the same whenever they come."""
+
+
+def box_colours(thing: Array, half_size: Array, surface: Array) -> Float[Array, "v 3"]:
+    """Linear RGB of an object: its class's colour, with a lid at one end and a band along one side in two others.
+
+    Of one colour alone a box looks the same from several sides, and which of its corners is which could not be told.
+
+    Args:
+        thing: () its class.
+        half_size: (3,) of the box, metres.
+        surface: (V, 3) places on it, in its own axes.
+    """
+    colours = jnp.asarray(_PAINT)
+    band, lid = surface[:, 1:2] < -0.6 * half_size[1], surface[:, 2:] > 0.6 * half_size[2]
+    return jnp.where(band, colours[thing - 3], jnp.where(lid, colours[thing - 1], colours[thing]))
 
 
 def held_box(key: Array, scene: BoxScene) -> dict[str, Any]:
@@ -85,7 +104,7 @@ def held_box(key: Array, scene: BoxScene) -> dict[str, Any]:
     half = jnp.asarray(HALF_SIZES)[thing] * between(size, 0.95, 1.05)
     z = between(deep, *scene.depth)
     centre = jnp.array([0.0, 0.0, 1.0]) * z + jnp.concatenate([jnp.clip(0.05 * place, -0.12, 0.12), jnp.zeros(1)])
-    R = so3_exp(1.5 * turns[0])
+    R = jnp.matmul(so3_exp(scene.turn * turns[0]), _UPRIGHT, precision=HIGHEST)
     moved = lambda points: jnp.einsum("ij,kj->ki", R, points, precision=HIGHEST) + centre  # noqa: E731
     control = moved(box_points(half))
     ends = moved(jnp.array([[0.0, 0, -0.8], [0.0, 0, 0.8]]) * half)
@@ -96,7 +115,7 @@ def held_box(key: Array, scene: BoxScene) -> dict[str, Any]:
     pose = pose_from_angles(hand, sample_angles(keys[2], (2,)))
     mesh = forward(hand, HandParams(none, pose, jnp.broadcast_to(betas, (2, hand.num_betas)), none))
     mirrored = jnp.array([[[-1.0, 1, 1]], [[1.0, 1, 1]]])
-    R_hands = so3_exp(1.2 * turns[1:])
+    R_hands = so3_exp(scene.turn * turns[1:])
 
     def turned(x: Array) -> Array:
         return jnp.einsum("hij,hkj->hki", R_hands, mirrored * (x - mesh.keypoints[:, :1]), precision=HIGHEST)
@@ -112,10 +131,11 @@ def held_box(key: Array, scene: BoxScene) -> dict[str, Any]:
 
     camera = make_camera(focal=jnp.full(1, scene.field * scene.size), principal=jnp.full(2, (scene.size - 1) / 2))
     skin = skin_colour(own, marks)
-    box = moved(solid_vertices(Solid(jnp.array(KINDS.index("box")), half, jnp.ones(2))))
+    surface = solid_vertices(Solid(jnp.array(KINDS.index("box")), half, jnp.ones(2)))
+    box = moved(surface)
     behind = jnp.array([0.0, 0.0, -9.0])  # of the camera: what is not there
     shown = [jnp.where(is_there, x, x + behind) for is_there, x in zip(there, (*vertices, box), strict=True)]
-    paint = jnp.clip(jnp.asarray(_PAINT)[thing] * jnp.exp(0.15 * shade), 0.01, 0.95)
+    paint = jnp.clip(box_colours(thing, half, surface) * jnp.exp(0.15 * shade), 0.01, 0.95)
     faces = (hand.faces[:, ::-1], hand.faces, solid_faces())
     meshes = [make_mesh(*parts) for parts in zip(shown, faces, (skin, skin, paint), strict=True)]
     towards = jnp.array([lamp[0] - 0.5, -0.7, -0.6 - 0.4 * lamp[1]])

@@ -53,7 +53,9 @@ class Config:
     """And in space."""
     sharpness: float = 2.0
     pose: float = 1.0
-    """Weight of squared differences of points, in cells."""
+    """Weight of squared differences of points, in cells beside each other and in `unit`s of depth."""
+    unit: float = 0.15
+    """Metres of depth: as deep as published cells are. Where cells are deeper, a difference weighs no less."""
     sure: float = 5.0
     """Weight of the confidence of cells that have a root in them."""
     unsure: float = 0.1
@@ -73,7 +75,7 @@ class Config:
     @classmethod
     def tiny(cls, **changes: Any) -> "Config":
         """Small pictures in 6 x 6 x 5 cells, for two CPU cores."""
-        sizes: dict[str, Any] = {"size": 96, "widths": (16, 32, 64, 96), "deepest": 128, "rate": 1e-3}
+        sizes: dict[str, Any] = {"size": 96, "widths": (8, 16, 32, 64), "deepest": 128, "rate": 2e-3}
         return cls(**(sizes | changes))
 
     @classmethod
@@ -241,7 +243,8 @@ def loss_terms(said: Cells, batch: dict[str, Array], config: Config) -> dict[str
         for axis, number in zip((1, 0, 2), (c.cells, c.cells, c.depths), strict=True)
     ]
     mine = jnp.einsum("beh,bew,bed,be->bhwde", *hot, valid.astype(jnp.float32))
-    missed = jnp.sum(jnp.square(said.points - truth[:, None, None, None]), (-2, -1))
+    units = jnp.array([1.0, 1.0, c.depth / c.unit])
+    missed = jnp.sum(jnp.square(units * (said.points - truth[:, None, None, None])), (-2, -1))
     logs = jax.nn.log_softmax(said.classes)
     label = jax.nn.one_hot(batch["classes"], c.classes + 1)
     crossed = -jnp.sum(logs * label[:, None, None, None], -1)

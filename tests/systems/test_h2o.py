@@ -1,5 +1,6 @@
 from dataclasses import replace
 from functools import partial
+from itertools import permutations, product
 
 import chex
 import jax
@@ -9,8 +10,9 @@ import optax
 import pytest
 
 from experiments import h2o as experiment_of
-from jhand.data.held_boxes import BoxScene, held_box
-from jhand.data.made import Made, first_examples
+from jhand.contact.solids import KINDS, Solid, solid_vertices
+from jhand.data.held_boxes import BoxScene, box_colours, held_box
+from jhand.data.made import Made, make_examples
 from jhand.data.object_actions import HALF_SIZES, box_points
 from jhand.experiment import main
 from jhand.geometry import so3_exp
@@ -121,7 +123,8 @@ def test_roots_stay_in_their_cells(said):
 
 def test_the_terms_by_hand(said, batch):
     """Cell by cell, in a loop."""
-    config = replace(TINY, pixels=1.0, metres=0.5)  # so that points drawn at random are near for some cells
+    # distances at which points drawn at random are near for some cells
+    config = replace(TINY, pixels=1.0, metres=0.5, unit=TINY.depth)
     terms = system.loss_terms(said, batch, config)
     of_cells = system.loss_terms(said, batch, replace(config, confidence="cell"))
     truth = system.cells_from_points(batch["points"].reshape(4, 63, 3), batch["K"], TINY)
@@ -151,6 +154,27 @@ def test_the_terms_by_hand(said, batch):
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
     np.testing.assert_allclose(of_cells["confidence"], objectness, rtol=1e-4)
+
+
+def test_depth_weighs_the_same_in_cells_of_any_depth(said, batch):
+    """As far off by as many metres, in three cells one behind the other or in one that is as deep as they are."""
+    far = jnp.array([0.0, 0.0, 0.06])
+
+    def of_points(config):
+        truth = system.cells_from_points(batch["points"].reshape(4, 63, 3), batch["K"], config).reshape(4, 3, 21, 3)
+        off = truth + far / config.depth
+        grid = (4, 4, 4, config.depths)
+        cells = replace(
+            said,
+            points=jnp.broadcast_to(off[:, None, None, None], (*grid, 3, 21, 3)),
+            confidence=jnp.zeros((*grid, 3)),
+            classes=jnp.zeros((*grid, 3, 9)),
+        )
+        return float(system.loss_terms(cells, batch, config)["points"])
+
+    np.testing.assert_allclose(of_points(TINY), of_points(replace(TINY, depths=1)), rtol=1e-3)
+    number = np.asarray(batch["valid"]).sum() / 4
+    np.testing.assert_allclose(of_points(TINY), number * 21 * (0.06 / 0.15) ** 2, rtol=1e-3)
 
 
 def test_what_is_not_there_does_not_count(said, batch):
@@ -186,11 +210,12 @@ def test_a_perfect_network_finds_everything(batch, said):
     box = box_points(jnp.asarray(HALF_SIZES[OBJECT]))
     placed = jnp.einsum("bij,kj->bki", found.R_object, box) + found.t_object[:, None]
     np.testing.assert_allclose(placed, batch["points"][:, 2], atol=1e-4)
-    for name in ("everything", "hands", "object", "roots", "hands_about_roots", "add"):
+    for name in ("everything", "hands", "left", "right", "object", "roots", "hands_about_roots", "add"):
         assert float(jnp.nanmax(experiment_of.METRICS[name](found, batch, None))) < 1e-4, name
     assert (experiment_of.classes(found, batch, None) == 1).all()
+    np.testing.assert_allclose(experiment_of.auc(found, batch, None), 1, atol=1e-3)
     nobody = batch | {"valid": jnp.zeros((4, 3), bool)}
-    assert np.isnan(experiment_of.hands(found, nobody, None)).all()
+    assert np.isnan(experiment_of.METRICS["hands"](found, nobody, None)).all()
 
 
 @pytest.fixture(scope="module")
@@ -235,8 +260,29 @@ def test_leading_axes_and_wrong_pictures(variables, batch):
         system.apply(variables, system.Inputs(jnp.zeros((1, 16, 32, 3)), K[None]), TINY)
 
 
-def test_boxes_are_held_and_seen():
-    made = first_examples(Made(held_box, BoxScene(size=48)), 0, 24)
+@pytest.fixture(scope="module")
+def making():
+    """Examples from a number on; traced once."""
+    some = chex.assert_max_traces(
+        lambda first: make_examples(Made(held_box, BoxScene(size=48)), 0, first + np.arange(24)), 1
+    )
+    return jax.jit(some)
+
+
+@pytest.fixture(scope="module")
+def made(making):
+    return jax.device_get(making(0))
+
+
+def test_the_same_numbers_are_the_same_examples(making, made):
+    later = jax.device_get(making(12))
+    chex.assert_trees_all_equal(
+        jax.tree.map(lambda x: x[:12], later), jax.tree.map(lambda x: x[12:], made), strict=True
+    )
+    assert (later["points"][12:] != made["points"][12:]).any((1, 2, 3)).all()
+
+
+def test_boxes_are_held_and_seen(made):
     points, valid = np.asarray(made["points"], np.float64), np.asarray(made["valid"])
     assert 0.5 < valid.mean() < 1 and made["image"].shape == (24, 48, 48, 3) and made["image"].std() > 10
     f, c = made["K"][0, 0, 0], made["K"][0, 0, 2]
@@ -248,14 +294,25 @@ def test_boxes_are_held_and_seen():
     half = HALF_SIZES[np.asarray(made["object"])]
     np.testing.assert_allclose(to_box[held], np.broadcast_to(0.8 * half[:, 2:], held.shape)[held], rtol=0.06)
     assert held.any() and (to_box[~held & valid[:, :2]] > 0.02).any()
-    # the box looks like itself: where its centre is seen and no hand is near, it is of its colour
     same = np.linalg.norm(points[:, 2, 1:9] - points[:, 2, :1], axis=-1)
     np.testing.assert_allclose(same, np.broadcast_to(np.linalg.norm(half, axis=-1)[:, None], same.shape), rtol=0.06)
 
 
-def test_left_hands_are_mirrored():
+def test_no_two_sides_of_a_box_look_alike():
+    """A turn that leaves the box as it is changes how it looks: else no picture told where its corners are."""
+    half = jnp.array([0.05, 0.05, 0.05])
+    surface = np.asarray(solid_vertices(Solid(jnp.array(KINDS.index("box")), half, jnp.ones(2)))).round(6)
+    turns = [np.eye(3)[list(order)] * signs for order in permutations(range(3)) for signs in product((-1, 1), repeat=3)]
+    turns = [R for R in turns if np.linalg.det(R) > 0]
+    assert len(turns) == 24
+    for thing in range(8):
+        looks = [np.asarray(box_colours(jnp.int32(thing), half, jnp.asarray(surface @ R.T))) for R in turns]
+        assert len({x.tobytes() for x in looks}) == 24
+
+
+def test_left_hands_are_mirrored(made):
     """Thumbs are on the other side: the turn from the palm's normal to the thumb has the other sign."""
-    points = first_examples(Made(held_box, BoxScene(size=48)), 0, 24)["points"][:, :2]
+    points = made["points"][:, :2]
     index, little, thumb = (points[..., n, :] - points[..., 0, :] for n in (5, 17, 2))
     middle = points[..., 9, :] - points[..., 0, :]
     side = np.einsum("bhi,bhi->bh", np.cross(index - little, middle), points[..., 12, :] - points[..., 9, :])
