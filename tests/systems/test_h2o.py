@@ -19,7 +19,7 @@ from jhand.geometry import so3_exp
 from jhand.systems import h2o as system
 
 pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
-TINY = system.Config.tiny(size=32, widths=(4, 8, 8), deepest=8, depths=3)
+TINY = system.Config.tiny(size=32, widths=(4, 8, 8), deepest=8, depths=3, pose=1.0, unsure=0.1)
 K = jnp.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]])
 OBJECT = 4
 
@@ -216,6 +216,14 @@ def test_a_perfect_network_finds_everything(batch, said):
     np.testing.assert_allclose(experiment_of.auc(found, batch, None), 1, atol=1e-3)
     nobody = batch | {"valid": jnp.zeros((4, 3), bool)}
     assert np.isnan(experiment_of.METRICS["hands"](found, nobody, None)).all()
+
+
+def test_what_is_there_should_be_surer():
+    valid = jnp.array([[1, 1, 1], [1, 0, 1], [0, 0, 1]])[..., None]
+    sure = jnp.array([[0.9, 0.3, 0.1], [0.2, 0.1, 0.1], [0.4, 0.3, 0.2]])[..., None]
+    # left hand: 0.9 and 0.2 to be above 0.4; right one: 0.3 to be above 0.1 and 0.3, a tie; the object is always there
+    value = experiment_of.surer_where_there(jnp.concatenate([sure, valid], -1))
+    np.testing.assert_allclose(value, (1 + 0 + 1 + 0.5) / 4)
 
 
 @pytest.fixture(scope="module")
