@@ -31,7 +31,7 @@ from jhand import metrics, studies
 from jhand.compile_cache import enable_compile_cache
 from jhand.data.made import first_examples
 from jhand.experiment import HELD_OUT_SEED, Experiment, Options, load_published, run_of
-from jhand.fitting import fit_sequence
+from jhand.fitting import FitSettings, fit_sequence
 from jhand.geometry.camera import project
 from jhand.geometry.se3 import transform
 from jhand.hand import HandModel, HandParams, keypoints, load_hand
@@ -65,36 +65,61 @@ class Piece:
     """From lifted keypoints (T, 21, 3) to the same K points."""
 
 
+@dataclass(frozen=True)
+class Motion:
+    """A recorded right hand."""
+
+    source: str
+    keypoints3d: np.ndarray
+    """(N, 21, 3) of the hand fitted to it, or what was recorded of it, metres."""
+    points: np.ndarray
+    """(N, K, 3) what was recorded, 0 where it was not."""
+    seen: np.ndarray
+    """(N, K) bool."""
+    fps: float
+    up: tuple[float, float, float]
+    """In its axes."""
+    compared: Callable[..., np.ndarray]
+    """From lifted keypoints (..., T, 21, 3) to the same K points; `settings` of the fit that this may take."""
+
+
 Lift = Callable[[Piece], np.ndarray]
 
 
-def pieces_of(
-    source: str,
-    hand_points: np.ndarray,
-    points: np.ndarray,
-    seen: np.ndarray,
-    fps: float,
-    up: tuple[float, float, float],
-    compared: Callable[[np.ndarray], np.ndarray],
-) -> list[Piece]:
-    """Pieces of a recording, at the frame rate of the world.
+def leap_motions(hand: HandModel, folder: str | Path) -> list[Motion]:
+    """Recordings of the groups that landmarks were not learned on."""
+    found = []
+    for study in studies.leap(hand, folder, num_frames=10**6):
+        recording, own = study.recording, study.recording.confidence > 0
+        joints = studies.metres(recording)
+        whole = np.where(own[..., None], joints, np.asarray(study.fit.keypoints))
+        about = (recording.fps, recording.up, lambda lifted, **settings: lifted)
+        found.append(Motion(recording.name, whole, joints, own, *about))
+    return found
 
-    Args:
-        source: its name.
-        hand_points: (N, 21, 3) keypoints, metres.
-        points: (N, K, 3) what was recorded, 0 where it was not.
-        seen: (N, K) bool.
-        fps: of it, hertz.
-        up: in its axes.
-        compared: as in `Piece`.
-    """
-    times = np.arange(len(points)) / fps
+
+def marker_motion(hand: HandModel, folder: str | Path) -> Motion:
+    """The recording of optical markers, after the seconds that they were attached in."""
+    attached = studies.attach_hand_markers(hand, folder)
+    study = studies.mocap(hand, attached, step=3)
+    recording, fps = study.recording, study.recording.fps
+    whole = np.asarray(keypoints(hand, study.fit.params))
+
+    def markers(lifted: np.ndarray, **settings: FitSettings) -> np.ndarray:
+        fit = fit_sequence(hand, keypoints3d=lifted, betas=attached.betas, fps=SCENE.fps, **settings)
+        return np.asarray(landmarks(hand, fit.params, attached.landmarks))
+
+    return Motion("optical markers", whole, recording.points, recording.seen, fps, recording.up, markers)
+
+
+def pieces_of(motion: Motion) -> list[Piece]:
+    """Pieces of a recording, at the frame rate of the world."""
+    times = np.arange(len(motion.points)) / motion.fps
     new = np.arange(0, times[-1], 1 / SCENE.fps)
     nearest = np.searchsorted(times, new).clip(0, len(times) - 1)
-    both = np.concatenate([hand_points, points], 1) @ UPRIGHT[up].T
+    both = np.concatenate([motion.keypoints3d, motion.points], 1) @ UPRIGHT[motion.up].T
     both = np.asarray(resample(both.astype(np.float32), times, new))
-    before = (nearest - 1).clip(0)
-    seen = seen[nearest] & seen[before]  # between two frames that have it
+    seen = motion.seen[nearest] & motion.seen[(nearest - 1).clip(0)]  # between two frames that have it
     starts = np.linspace(0, max(len(new) - SCENE.frames, 0), PIECES).round().astype(int)
     found = []
     for number, start in enumerate(np.unique(starts)):
@@ -103,34 +128,9 @@ def pieces_of(
         camera = SCENE.camera(jax.random.key(number), jnp.asarray(part[:, :21]), instants, (SCENE.size, SCENE.size))
         there = np.asarray(transform(camera.T_cam_world, part))
         pixels = np.asarray(project(camera, part[:, :21]))
-        mask = seen[start : start + SCENE.frames]
-        found.append(Piece(source, pixels, np.full(2, float(SCENE.size)), True, there[:, 21:], mask, compared))
+        mask, size = seen[start : start + SCENE.frames], np.full(2, float(SCENE.size))
+        found.append(Piece(motion.source, pixels, size, True, there[:, 21:], mask, motion.compared))
     return found
-
-
-def leap_pieces(hand: HandModel, folder: str | Path) -> list[Piece]:
-    """Recordings of the groups that landmarks were not learned on."""
-    found = []
-    for study in studies.leap(hand, folder, num_frames=10**6):
-        recording, own = study.recording, study.recording.confidence > 0
-        joints = studies.metres(recording)
-        whole = np.where(own[..., None], joints, np.asarray(study.fit.keypoints))
-        found += pieces_of(recording.name, whole, joints, own, recording.fps, recording.up, lambda lifted: lifted)
-    return found
-
-
-def marker_pieces(hand: HandModel, folder: str | Path) -> list[Piece]:
-    """The recording of optical markers, after the seconds that they were attached in."""
-    attached = studies.attach_hand_markers(hand, folder)
-    study = studies.mocap(hand, attached, step=3)
-    recording, fps = study.recording, study.recording.fps
-    whole = np.asarray(keypoints(hand, study.fit.params))
-
-    def markers(lifted: np.ndarray) -> np.ndarray:
-        fit = fit_sequence(hand, keypoints3d=lifted, betas=attached.betas, fps=SCENE.fps)
-        return np.asarray(landmarks(hand, fit.params, attached.landmarks))
-
-    return pieces_of("optical markers", whole, recording.points, recording.seen, fps, recording.up, markers)
 
 
 def world_pieces(number: int = 12) -> list[Piece]:
@@ -208,7 +208,8 @@ def main() -> None:
 
     enable_compile_cache()
     hand = load_hand()
-    pieces = world_pieces() + leap_pieces(hand, arguments.data) + marker_pieces(hand, arguments.data)
+    motions = [*leap_motions(hand, arguments.data), marker_motion(hand, arguments.data)]
+    pieces = world_pieces() + [piece for motion in motions for piece in pieces_of(motion)]
     results = {"mean hand": [score(partial(mean_hand, hand), pieces)], "GLA-GCN": []}
     for seed in range(arguments.seeds):
         lift = lift_by_glagcn(*trained(glagcn_experiment.experiment, arguments.runs, arguments.preset, seed, hand))

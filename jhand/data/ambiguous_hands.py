@@ -68,13 +68,30 @@ def ambiguous_hand(key: Array, scene: AmbiguousScene) -> dict[str, Any]:
     keys = jax.random.split(key, 4)
     hand = _hand()
     turns, betas = normals(keys[0], (MODES, 3), (hand.num_betas,))
-    many, number, middle, two, chances, which = uniforms(keys[1], (), (), (), (), (MODES,), ())
     pose = pose_from_angles(hand, sample_angles(keys[2], (MODES,)))
-    orient = scene.turned * turns
     betas = jnp.broadcast_to(jnp.clip(betas, -2.5, 2.5), (MODES, hand.num_betas))
-    points = keypoints(hand, HandParams(orient, pose, betas, jnp.zeros((MODES, 3))))
+    points = keypoints(hand, HandParams(scene.turned * turns, pose, betas, jnp.zeros((MODES, 3))))
+    seen = ambiguous_view(keys[jnp.array([1, 3])], points, scene)
+    return {name: x for name, x in seen.items() if name not in ("true", "R_cam_world")}
+
+
+def ambiguous_view(keys: Array, points: ArrayLike, scene: AmbiguousScene) -> dict[str, Any]:
+    """One of three right hands, as who cannot tell them apart in some joints sees it.
+
+    Args:
+        keys: (2,) random keys, of what is hidden and true, and of the camera and the detector.
+        points: (3, 21, 3) keypoints, metres; wrists are laid on each other. A camera that looks at a palm looks at the
+            first one's.
+        scene: sizes and chances; hands are as much turned as they come.
+
+    Returns:
+        As `ambiguous_hand`, and `true` (), which of the three was drawn to be the true one, and `R_cam_world` (3, 3)
+        from the axes of the points to the camera's.
+    """
+    points = jnp.asarray(points)
     points = points - points[:, :1]
-    looking, mapping = jax.random.split(keys[3])
+    many, number, middle, two, chances, which = uniforms(keys[0], (), (), (), (), (MODES,), ())
+    looking, mapping = jax.random.split(keys[1])
     # all of them are in the picture, so that where the camera looks does not tell which is meant
     cameras = scene.camera(looking, points[::-1].reshape(1, -1, 3), jnp.zeros(1), (scene.size, scene.size))
     camera = jax.tree.map(lambda x: x[0], cameras)
@@ -90,13 +107,15 @@ def ambiguous_hand(key: Array, scene: AmbiguousScene) -> dict[str, Any]:
     nearest = jnp.argsort(jnp.argsort(jnp.linalg.norm(seen[true] - about, axis=-1)))
     ambiguous = nearest < wanted  # what one thing hides lies together
     chances = jnp.where(ambiguous, chances[:, None], (jnp.arange(MODES) == true)[:, None])
-    from_wrist = points[true] - points[true, :1]
+    R = camera.T_cam_world[:3, :3]
     return {
         "heatmaps": simulate_heatmaps(mapping, seen, chances, ambiguous, scene).astype(jnp.float16),
-        "keypoints3d": jnp.matmul(from_wrist, camera.T_cam_world[:3, :3].T, precision=HIGHEST),
+        "keypoints3d": jnp.matmul(points[true], R.T, precision=HIGHEST),
         "keypoints3d_valid": jnp.ones(21, bool),
         "keypoints2d": seen[true],
         "ambiguous": ambiguous,
+        "true": true,
+        "R_cam_world": R,
     }
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jhand.data.ambiguous_hands import MODES, AmbiguousScene, ambiguous_hand, simulate_heatmaps
+from jhand.data.ambiguous_hands import MODES, AmbiguousScene, ambiguous_hand, ambiguous_view, simulate_heatmaps
 from jhand.data.made import Made, first_examples
 from jhand.hand import bones
 
@@ -89,3 +89,14 @@ def test_what_is_unsure_is_wider_and_lower_and_as_heavy():
     np.testing.assert_allclose(maps[0].max(), 1, atol=1e-5)
     assert 0.25 < maps[1].max() <= 4 / 13 + 1e-6
     np.testing.assert_allclose(maps.sum((-1, -2)), 2 * np.pi * 4, rtol=1e-3)
+
+
+def test_hands_that_are_given_are_what_is_seen(examples):
+    given = examples["keypoints3d"][:3] + np.array([0.3, -0.1, 2.0], np.float32)  # anywhere
+    keys = jax.vmap(jax.random.split)(jax.random.split(jax.random.key(0), 40))
+    seen = jax.jit(jax.vmap(lambda k: ambiguous_view(k, given, SCENE)))(keys)
+    assert set(np.unique(seen["true"])) == {0, 1, 2}
+    about = (given - given[:, :1])[seen["true"]]
+    np.testing.assert_allclose(seen["keypoints3d"], np.einsum("bij,bkj->bki", seen["R_cam_world"], about), atol=1e-6)
+    sure = ~np.asarray(seen["ambiguous"])
+    assert (np.linalg.norm(peaks(seen["heatmaps"]) - seen["keypoints2d"], axis=-1)[sure] < 3).mean() > 0.9
