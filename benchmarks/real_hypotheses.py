@@ -62,7 +62,7 @@ class Hands:
 
 
 def hands_of(motion: Motion, seed: int, number: int = HANDS) -> Hands:
-    """Frames of a recording evenly over it, each as likely to be taken for two others of it.
+    """Frames evenly over a recording, each with two others of it at random; which of the three is true is drawn too.
 
     Args:
         motion: the recording.
