@@ -31,6 +31,12 @@ def between(share: ArrayLike, low: ArrayLike, high: ArrayLike) -> Array:
     return a + share * (jnp.asarray(high) - a)
 
 
+def whole(share: ArrayLike, low: int, high: int) -> Array:
+    """The whole number from low to one below high that lies a share of the way: of `uniforms`, each as often."""
+    number = high - low
+    return low + jnp.minimum((jnp.asarray(share) * number).astype(jnp.int32), number - 1)
+
+
 def _cut(flat: Array, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
     found, at = [], 0
     for shape in shapes:

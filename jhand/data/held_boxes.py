@@ -15,7 +15,7 @@ from jhand.data.object_actions import HALF_SIZES, OBJECTS, box_points
 from jhand.data.world.backgrounds import clutter
 from jhand.data.world.clips import draw_sensor, expose
 from jhand.data.world.skin import make_skin_map, skin_colour
-from jhand.draws import between, normals, uniforms
+from jhand.draws import between, normals, uniforms, whole
 from jhand.geometry.camera import make_camera, project
 from jhand.geometry.rotations import so3_exp
 from jhand.hand.anatomy import pose_from_angles, sample_angles
@@ -96,9 +96,7 @@ def held_box(key: Array, scene: BoxScene) -> dict[str, Any]:
     keys = jax.random.split(key, 6)
     thing, subject, there, holds, long, deep, lamp, size = uniforms(keys[0], (), (), (3,), (2,), (2,), (), (2,), ())
     turns, place, ways, shade = normals(keys[1], (3, 3), (2,), (2, 3), (3,))
-    thing = jnp.minimum((thing * OBJECTS).astype(jnp.int32), OBJECTS - 1)
-    first, last = scene.subjects
-    subject = first + jnp.minimum((subject * (last - first)).astype(jnp.int32), last - first - 1)
+    thing, subject = whole(thing, 0, OBJECTS), whole(subject, *scene.subjects)
     there = there < scene.there
 
     half = jnp.asarray(HALF_SIZES)[thing] * between(size, 0.95, 1.05)

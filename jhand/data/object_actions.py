@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jhand.data.made import read_once
-from jhand.draws import between, normals, uniforms
+from jhand.draws import between, normals, uniforms, whole
 from jhand.geometry.rotations import so3_exp
 from jhand.hand.anatomy import pose_from_angles, sample_angles
 from jhand.hand.files import load_hand
@@ -107,11 +107,9 @@ def object_action(key: Array, scene: ActionScene) -> dict[str, Any]:
     ways, turns, place, drift, sway, offs, shifts = normals(
         keys[1], (6, 3), (3, 3), (2, 3), (2, 3), (2, 2, 3), (scene.frames, 63, 3), (4, 3, 3)
     )
-    action = jnp.minimum((action * len(_KINDS)).astype(jnp.int32), len(_KINDS) - 1)
+    action = whole(action, 0, len(_KINDS))
     verb, side, end = jnp.moveaxis(jnp.asarray(_KINDS)[action], -1, 0)
-    thing = jnp.minimum((thing * OBJECTS).astype(jnp.int32), OBJECTS - 1)
-    first, last = scene.subjects
-    subject = first + jnp.minimum((subject * (last - first)).astype(jnp.int32), last - first - 1)
+    thing, subject = whole(thing, 0, OBJECTS), whole(subject, *scene.subjects)
 
     # when: first something comes or goes, then the object moves
     start, during = between(begin, 0.08, 0.25), between(long, 0.25, 0.35)
