@@ -18,8 +18,9 @@ from jhand import metrics
 from jhand.claims import Claim
 from jhand.data.held_boxes import BoxScene, held_box
 from jhand.data.made import Made
-from jhand.data.object_actions import HALF_SIZES, box_points
+from jhand.data.object_actions import HALF_SIZES
 from jhand.experiment import Batch, Experiment, Pooled, Preset, main
+from jhand.geometry import rigid, transform
 from jhand.hand import HandModel
 from jhand.systems import h2o as system
 
@@ -55,9 +56,7 @@ def hands_about_roots(outputs: system.Outputs, batch: Batch, hand: HandModel) ->
 
 def add(outputs: system.Outputs, batch: Batch, hand: HandModel) -> jax.Array:
     """Of the box of the class that was found, placed by its control points."""
-    which = jnp.argmax(outputs.classes[:, 2, 1:], -1)
-    boxes = jax.vmap(box_points)(jnp.asarray(HALF_SIZES))[which]
-    placed = jnp.einsum("bij,bkj->bki", outputs.R_object, boxes, precision="highest") + outputs.t_object[:, None]
+    placed = transform(rigid(outputs.R_object, outputs.t_object), system.boxes_of(outputs.classes))
     far = metrics.mpjpe(placed, batch["points"][:, 2])
     return _over(jnp.broadcast_to(far[:, None], (len(far), 3)), batch, OBJECT)
 

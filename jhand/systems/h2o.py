@@ -292,6 +292,12 @@ def surest(said: Cells) -> tuple[Float[Array, "b 3 21 3"], Float[Array, "b 3"], 
     return points, jax.nn.sigmoid(confidence), classes
 
 
+def boxes_of(classes: Float[Array, "b 3 c"]) -> Float[Array, "b 21 3"]:
+    """Control points, metres, of boxes of the classes (B, 3, C) that objects are taken for, in their own axes."""
+    boxes = jax.vmap(box_points)(jnp.asarray(HALF_SIZES))
+    return boxes[jnp.argmax(classes[:, 2, 1:], -1)]
+
+
 def outputs_of(said: Cells, K: Float[Array, "b 3 3"], config: Config) -> Outputs:
     """What the surest cells (B, H, W, D) say, in metres, and the box that fits the object's control points.
 
@@ -302,9 +308,7 @@ def outputs_of(said: Cells, K: Float[Array, "b 3 3"], config: Config) -> Outputs
     """
     cells, confidence, classes = surest(said)
     points = points_from_cells(cells.reshape(-1, 63, 3), K, config).reshape(cells.shape)
-    thing = jnp.argmax(classes[:, 2, 1:], -1)
-    boxes = jax.vmap(box_points)(jnp.asarray(HALF_SIZES))[thing]
-    R, t = rigid_procrustes(boxes, points[:, 2])
+    R, t = rigid_procrustes(boxes_of(classes), points[:, 2])
     return Outputs(points, confidence, classes, R, t)
 
 
