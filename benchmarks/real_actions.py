@@ -18,11 +18,7 @@ the first frame, in hands' lengths; 2D, the third coordinate 0.
 """
 
 import argparse
-import csv
-import io
 import json
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -37,14 +33,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jhand.data.pose_file import parse_pose
 from jhand.nn import HAND_EDGES
 from jhand.systems import h2o_action as system
+from tools.make_demo_clips import download, read_lexicon
 
 OUT = Path(__file__).parent / "results"
-LEXICON = "spoken_to_signed/assets/fingerspelling_lexicon/"
 SEEDS, STEPS, BATCH, FRAMES = 3, 200, 32, 16
-LONGER = "MLP, ten times the steps"
 SHARE_OF_TWO_HANDED = 0.5
 """Of a language's clips that show both hands half of the time: from there on it is not spelled with one."""
 Clips = tuple[np.ndarray, np.ndarray]
@@ -73,8 +67,7 @@ def read_histories(folder: Path) -> tuple[Clips, Clips]:
 def read_letters(wheel: zipfile.ZipFile) -> tuple[Clips, np.ndarray]:
     """Clips (N, 16, 21, 3) of letters A to Z spelled with one hand, and the language (N,) of each."""
     clips, letters, languages, two_handed = [], [], [], {}
-    for row in csv.DictReader(io.StringIO(wheel.read(LEXICON + "index.csv").decode())):
-        pose = parse_pose(wheel.read(LEXICON + row["path"]))
+    for row, pose in read_lexicon(wheel):
         sides = [pose.component(name) for name in ("RIGHT_HAND_LANDMARKS", "LEFT_HAND_LANDMARKS")]
         seen = np.stack([(pose.confidence[:, 0, side] > 0).all(-1) for side in sides])
         two_handed.setdefault(row["signed_language"], []).append(seen.mean(1).min() > 0.5)
@@ -181,7 +174,7 @@ def compare(folds: list[tuple[Clips, Clips]], classes: int) -> tuple[dict[str, l
     trained = {}
     for name, network, steps in (
         ("MLP", Perceptron(classes), STEPS),
-        (LONGER, Perceptron(classes), 10 * STEPS),
+        ("MLP, ten times the steps", Perceptron(classes), 10 * STEPS),
         ("TA-GCN", Graphs(classes), STEPS),
     ):
         accuracy = learner(network, shape, steps)
@@ -204,22 +197,8 @@ def main() -> None:
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "numpy")},
     }
     scores, trained = ({"histories": each} for each in compare([(train, test)], 4))
-    with tempfile.TemporaryDirectory() as folder:
-        if given.wheel is None:
-            asked = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--no-deps",
-                "-q",
-                "-d",
-                folder,
-                "spoken-to-signed==0.4.0",
-            ]
-            subprocess.run(asked, check=True)
-        with zipfile.ZipFile(given.wheel or next(Path(folder).glob("*.whl"))) as wheel:
-            (places, letters), languages = read_letters(wheel)
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(given.wheel or download(Path(folder))) as wheel:
+        (places, letters), languages = read_letters(wheel)
     folds = []
     for language in np.unique(languages):
         out = languages == language

@@ -25,13 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.real_lifting import Motion, leap_motions, marker_motion
+from benchmarks.real_lifting import Motion, leap_motions, marker_motion, trained
 from experiments import diffpose as diffpose_experiment
 from jhand import metrics
 from jhand.compile_cache import enable_compile_cache
 from jhand.data.ambiguous_hands import MODES, ambiguous_view
 from jhand.data.made import first_examples
-from jhand.experiment import HELD_OUT_SEED, Options, load_published, run_of
+from jhand.experiment import HELD_OUT_SEED
 from jhand.geometry import so3_exp
 from jhand.hand import load_hand
 from jhand.studies import UNRELATED
@@ -160,9 +160,8 @@ def main() -> None:
     groups = [world_hands(), *(hands_of(motion, number) for number, motion in enumerate(motions))]
     results = {"random hands": [score(random_hands(), groups)], "DiffPose": []}
     for seed in range(arguments.seeds):
-        run = run_of(experiment, Options(folder=arguments.runs), "full", {}, seed)
-        variables = load_published(experiment, run.folder / "weights", run.config, hand)
-        results["DiffPose"].append(score(guess_by_diffpose(variables, run.config), groups))
+        guess = guess_by_diffpose(*trained(experiment, arguments.runs, "cpu", seed, hand))
+        results["DiffPose"].append(score(guess, groups))
         print(seed, json.dumps(results["DiffPose"][-1]), flush=True)
     said = {"hands": {group.source: [int((~group.hard).sum()), int(group.hard.sum())] for group in groups}}
     said |= {"results": results}

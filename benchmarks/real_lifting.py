@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -190,9 +191,7 @@ def mean_hand(hand: HandModel, piece: Piece) -> np.ndarray:
     return np.broadcast_to(np.asarray(keypoints(hand, params)), (len(piece.keypoints2d), 21, 3))
 
 
-def trained(
-    experiment: Experiment, runs: Path, preset: str, seed: int, hand: HandModel
-) -> tuple[Mapping, glagcn.Config]:
+def trained(experiment: Experiment, runs: Path, preset: str, seed: int, hand: HandModel) -> tuple[Mapping, Any]:
     """Variables of a run that is done, and its configuration."""
     run = run_of(experiment, Options(preset=preset, folder=runs), "full", {}, seed)
     return load_published(experiment, run.folder / "weights", run.config, hand), run.config

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jhand.data.pose_file import parse_pose  # noqa: E402
+from jhand.data.pose_file import PoseFile, parse_pose  # noqa: E402
 
 LEXICON = "spoken_to_signed/assets/fingerspelling_lexicon/"
 NUM_CLIPS = 24
@@ -29,18 +30,23 @@ MIN_SIZE = 90  # pixels from wrist to farthest fingertip: smaller hands say litt
 SCALE = 8  # stored units per pixel
 
 
-def download() -> Path:
-    folder = Path(tempfile.mkdtemp())
+def download(folder: Path) -> Path:
+    """The wheel of the clips, from the package index into a folder."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(folder), "spoken-to-signed==0.4.0"]
     subprocess.run(command, check=True)
     return next(folder.glob("*.whl"))
 
 
-def main() -> None:
-    wheel = zipfile.ZipFile(sys.argv[1] if len(sys.argv) > 1 else download())
-    candidates: dict[str, list] = {}
+def read_lexicon(wheel: zipfile.ZipFile) -> Iterator[tuple[dict[str, str], PoseFile]]:
+    """Every clip of the wheel: its row of the index (`signed_language`, `words`, ...), and its pose."""
     for row in csv.DictReader(io.StringIO(wheel.read(LEXICON + "index.csv").decode())):
-        pose = parse_pose(wheel.read(LEXICON + row["path"]))
+        yield row, parse_pose(wheel.read(LEXICON + row["path"]))
+
+
+def main() -> None:
+    wheel = zipfile.ZipFile(sys.argv[1] if len(sys.argv) > 1 else download(Path(tempfile.mkdtemp())))
+    candidates: dict[str, list] = {}
+    for row, pose in read_lexicon(wheel):
         for side, name in (("right", "RIGHT_HAND_LANDMARKS"), ("left", "LEFT_HAND_LANDMARKS")):
             here = pose.component(name)
             first = max(0, (len(pose.coordinates) - MAX_FRAMES) // 2)

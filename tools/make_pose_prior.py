@@ -9,8 +9,6 @@ components. Letters alone would make a flat or a gripping hand improbable, so th
 joint limits are mixed in.
 """
 
-import csv
-import io
 import json
 import sys
 import tempfile
@@ -23,9 +21,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from make_demo_clips import LEXICON, download  # noqa: E402
+from make_demo_clips import download, read_lexicon  # noqa: E402
 
-from jhand.data.pose_file import parse_pose  # noqa: E402
 from jhand.fitting.measurements import FitSettings  # noqa: E402
 from jhand.fitting.solver import fit_sequence  # noqa: E402
 from jhand.hand.anatomy import sample_poses  # noqa: E402
@@ -41,8 +38,7 @@ FLOOR = 0.1  # radians: clips say little about twist and play, which are lawful;
 def read_clips(wheel: zipfile.ZipFile) -> np.ndarray:
     """Image landmarks (N, T, 21, 2) of right hands about 100 pixels long, every language in turn."""
     by_language: dict[str, list[np.ndarray]] = {}
-    for row in csv.DictReader(io.StringIO(wheel.read(LEXICON + "index.csv").decode())):
-        pose = parse_pose(wheel.read(LEXICON + row["path"]))
+    for row, pose in read_lexicon(wheel):
         for name, flip in (("RIGHT_HAND_LANDMARKS", 1), ("LEFT_HAND_LANDMARKS", -1)):
             here = pose.component(name)
             seen = (pose.confidence[:, 0, here] > 0).all(-1)
@@ -69,7 +65,7 @@ def thin(poses: np.ndarray, good: np.ndarray) -> list[np.ndarray]:
 
 
 def main() -> None:
-    clips = read_clips(zipfile.ZipFile(sys.argv[1] if len(sys.argv) > 1 else download()))
+    clips = read_clips(zipfile.ZipFile(sys.argv[1] if len(sys.argv) > 1 else download(Path(tempfile.mkdtemp()))))
     hand = load_hand()
     poses, rms = [], []
     for start in range(0, len(clips), BATCH):

@@ -15,10 +15,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from experiments.deformer import experiment, pa_mpjpe, truth
-from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
 from jhand.hand import load_hand
-from jhand.systems import deformer as system
 from tools.skeletons import plot_skeleton
+from tools.trained import trained
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 MM = 1000
@@ -61,12 +60,9 @@ def draw(
 
 def main(settings: Settings) -> None:
     hand = load_hand()
-    run = run_of(experiment, Options(folder=settings.folder), "full", {}, 0)
-    fit(experiment, run, hand)
-    variables = load_published(experiment, run.folder / "weights", run.config, hand)
-    batches = held_out_batches(experiment, run)
+    run, batches, predict = trained(experiment, settings.folder, hand)
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches[:8])
-    outputs = jax.jit(lambda v, b: system.predict(v, system.inputs_of(b), run.config, hand))(variables, batch)
+    outputs = predict(batch)
     errors, true = MM * np.asarray(pa_mpjpe(outputs, batch, hand)), np.asarray(truth(batch))
     heavy = np.flatnonzero(batch["hidden"][:, run.config.frames // 2].mean(-1) > 0.5)
     order = heavy[np.argsort(errors[heavy])]

@@ -9,16 +9,14 @@ camera sees them and from the side, not aligned, the best after alignment in blu
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
 from experiments.diffpose import HARD, best, experiment, pa_mpjpe
-from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
 from jhand.hand import load_hand
-from jhand.systems import diffpose as system
 from tools.skeletons import plot_skeleton
+from tools.trained import trained
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 MM = 1000
@@ -62,11 +60,8 @@ def draw(
 
 def main(settings: Settings) -> None:
     hand = load_hand()
-    run = run_of(experiment, Options(folder=settings.folder), "full", {}, 0)
-    fit(experiment, run, hand)
-    variables = load_published(experiment, run.folder / "weights", run.config, hand)
-    batch = held_out_batches(experiment, run)[0]
-    outputs = jax.jit(lambda v, b: system.predict(v, system.inputs_of(b), run.config, hand))(variables, batch)
+    run, (batch, *_), predict = trained(experiment, settings.folder, hand)
+    outputs = predict(batch)
     errors, nearest = MM * np.asarray(best(outputs, batch, hand)), np.argmin(pa_mpjpe(outputs, batch), -1)
     hard = np.flatnonzero(batch["ambiguous"].sum(-1) >= HARD)
     order = hard[np.argsort(errors[hard])]

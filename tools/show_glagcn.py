@@ -9,16 +9,14 @@ camera sees it and from the side, lifted in blue, true in black; then the error 
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
 from experiments.glagcn import FPS, experiment
-from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
 from jhand.hand import load_hand
-from jhand.systems import glagcn as system
 from tools.skeletons import plot_skeleton
+from tools.trained import trained
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 MM = 1000
@@ -61,12 +59,8 @@ def draw(path: Path, said: str, seen: np.ndarray, size: np.ndarray, found: np.nd
 
 def main(settings: Settings) -> None:
     hand = load_hand()
-    run = run_of(experiment, Options(folder=settings.folder), "full", {}, 0)
-    fit(experiment, run, hand)
-    variables = load_published(experiment, run.folder / "weights", run.config, hand)
-    batch = held_out_batches(experiment, run)[0]
-    predict = jax.jit(lambda v, b: system.predict(v, system.inputs_of(b), run.config).keypoints)
-    found = np.asarray(predict(variables, batch))
+    _, (batch, *_), predict = trained(experiment, settings.folder, hand)
+    found = np.asarray(predict(batch).keypoints)
     errors = MM * np.linalg.norm(found - batch["keypoints3d"], axis=-1).mean((1, 2))
     for name, n in (("good", np.argmin(errors)), ("bad", np.argmax(errors))):
         said = f"{name}: {errors[n]:.1f} mm over {found.shape[1]} frames"

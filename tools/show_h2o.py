@@ -8,17 +8,15 @@ Above what is true, below what the surest cells say, of pictures that all three 
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
 from experiments.h2o import METRICS, experiment
 from jhand.data.object_actions import BOX_EDGES
-from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
 from jhand.hand import load_hand
 from jhand.nn import HAND_EDGES
-from jhand.systems import h2o as system
+from tools.trained import trained
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 OUTLINE = tuple(edge for edge in BOX_EDGES if 0 not in edge)
@@ -46,12 +44,8 @@ def draw(axes, image: np.ndarray, points: np.ndarray, K: np.ndarray) -> None:
 
 def main(settings: Settings) -> None:
     hand = load_hand()
-    run = run_of(experiment, Options(folder=settings.folder), "full", {}, 0)
-    fit(experiment, run, hand)
-    variables = load_published(experiment, run.folder / "weights", run.config, hand)
-    batches = held_out_batches(experiment, run)
-    predict = jax.jit(lambda v, b: system.predict(v, system.inputs_of(b), run.config, hand))
-    answers = [predict(variables, batch) for batch in batches]
+    _, batches, predict = trained(experiment, settings.folder, hand)
+    answers = [predict(batch) for batch in batches]
     found, sure = (np.concatenate([getattr(a, name) for a in answers]) for name in ("points", "confidence"))
     error = np.concatenate([METRICS["everything"](a, b, hand) for a, b in zip(answers, batches, strict=True)])
     every = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

@@ -8,15 +8,13 @@ Each case is a pair: the annotated picture with its skeleton, and the other one 
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
 from experiments.poseanything import experiment, nme
-from jhand.experiment import Options, fit, held_out_batches, load_published, run_of
 from jhand.hand import load_hand
-from jhand.systems import poseanything as system
+from tools.trained import trained
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 
@@ -40,12 +38,8 @@ def draw(axes, image: np.ndarray, points: np.ndarray, skeleton: np.ndarray, vali
 
 def main(settings: Settings) -> None:
     hand = load_hand()
-    run = run_of(experiment, Options(folder=settings.folder), "full", {}, 0)
-    fit(experiment, run, hand)
-    variables = load_published(experiment, run.folder / "weights", run.config, hand)
-    batches = held_out_batches(experiment, run)
-    predict = jax.jit(lambda v, b: system.predict(v, system.inputs_of(b), run.config, hand))
-    answers = [predict(variables, batch) for batch in batches]
+    _, batches, predict = trained(experiment, settings.folder, hand)
+    answers = [predict(batch) for batch in batches]
     found = np.concatenate([answer.points for answer in answers])
     error = np.concatenate([nme(answer, batch, hand) for answer, batch in zip(answers, batches, strict=True)])
     every = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
